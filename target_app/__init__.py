@@ -1,0 +1,1 @@
+"""A ticket sale: the system under test."""

@@ -1,0 +1,1 @@
+"""What is concluded from a stored run: pure functions, no input or output."""

@@ -1,0 +1,121 @@
+"""What may vary: each factor's type, levels, default, scope, and the stacks that can do it.
+
+The catalogue is held against the settings schema that target_app prints by a contract test, so a factor of scope
+``app`` is one setting of the target with the same name and default.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ticketbench.errors import UsageError
+from ticketbench.model import Level
+
+Kind = Literal["int", "float", "choice"]
+# app: a setting of the target's processes. data: what the database is seeded with. load: what k6 is told.
+Scope = Literal["app", "data", "load"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Something that may vary. ``low`` and ``high`` bound numbers (inclusive); ``choices`` are the levels of a choice.
+
+    ``default`` None: the scenario's own value holds.
+    """
+
+    name: str
+    kind: Kind
+    scope: Scope
+    default: Level | None
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float = 0
+    high: float = 0
+    stacks: tuple[str, ...] = ("local",)
+
+    def levels_text(self) -> str:
+        """Return the possible levels for a message: ``on, off`` or ``a whole number from 1 to 200``."""
+        if self.kind == "choice":
+            return ", ".join(self.choices)
+        word = "a whole number" if self.kind == "int" else "a number"
+        return f"{word} from {self.low:g} to {self.high:g}"
+
+    def parse(self, text: str) -> Level:
+        """Return the level that ``text`` stands for. Raises ValueError with the known levels."""
+        text = text.strip()
+        if self.kind == "choice":
+            if text in self.choices:
+                return text
+        else:
+            try:
+                value: int | float = int(text) if self.kind == "int" else float(text)
+            except ValueError:
+                value = math.nan
+            if self.low <= value <= self.high:  # false for NaN
+                return value
+        raise ValueError(f"{self.name}={text!r} is not possible: {self.name} takes {self.levels_text()}")
+
+
+def _switch(name: str, default: str, text: str, scope: Scope = "app") -> Factor:
+    return Factor(name, "choice", scope, default, text, choices=("on", "off"))
+
+
+CATALOGUE: Final[dict[str, Factor]] = {
+    factor.name: factor
+    for factor in (
+        Factor("pool_size", "int", "app", 10, "connections a worker keeps to PostgreSQL", low=1, high=200),
+        Factor("max_overflow", "int", "app", 0, "connections a worker may open beyond pool_size", low=0, high=200),
+        Factor("pool_timeout_s", "float", "app", 2.0, "wait for a connection before answering 503", low=0.05, high=60),
+        _switch("cache", "on", "matches are read through a cache in Redis"),
+        Factor("cache_ttl_s", "float", "app", 1.0, "how long a cached match lives", low=0.05, high=3600),
+        Factor(
+            "locking",
+            "choice",
+            "app",
+            "atomic",
+            "how a purchase guards the stock; none is the course project's race, kept on purpose",
+            choices=("none", "pessimistic", "optimistic", "atomic", "redis"),
+        ),
+        Factor("workers", "int", "app", 1, "processes that serve the sale", low=1, high=16),
+        Factor(
+            "payment",
+            "choice",
+            "app",
+            "outside",
+            "where the payment is waited for",
+            choices=("outside", "in_transaction"),
+        ),
+        Factor("payment_ms", "float", "app", 0.0, "how long a payment takes", low=0, high=10000),
+        _switch("synchronous_commit", "on", "PostgreSQL waits for its log to reach the disk"),
+        Factor(
+            "validate_cost", "int", "app", 20000, "rounds of hashing for a ticket's validation", low=1, high=5000000
+        ),
+        _switch("index", "on", "the index behind a buyer's tickets of a match", scope="data"),
+        Factor("stock", "int", "data", 1000, "tickets of the hot match", low=0, high=5000000),
+        Factor("rate", "float", "load", None, "journeys offered per second at the peak", low=0.1, high=20000),
+        Factor("duration", "float", "load", None, "seconds of the window", low=1, high=7200),
+        Factor("vus", "int", "load", None, "most virtual users at a time", low=1, high=20000),
+        Factor("hot_share", "float", "load", None, "share of the purchases that want the hot match", low=0, high=1),
+    )
+}
+
+
+def get(name: str, stack: str | None = None) -> Factor:
+    """Return the factor called ``name``. Raises UsageError naming the known ones, or the stacks that can do it."""
+    factor = CATALOGUE.get(name)
+    if factor is None:
+        raise UsageError(f"there is no factor {name!r}: known are {', '.join(CATALOGUE)}")
+    if stack is not None and stack not in factor.stacks:
+        raise UsageError(f"factor {name!r} cannot be had on the {stack} stack: only on {', '.join(factor.stacks)}")
+    return factor
+
+
+def defaults() -> dict[str, Level]:
+    """Return the default level of each factor that has one."""
+    return {name: factor.default for name, factor in CATALOGUE.items() if factor.default is not None}
+
+
+def of_scope(levels: Mapping[str, Level], scope: Scope) -> dict[str, Level]:
+    """Return the part of ``levels`` whose factors have this scope."""
+    return {name: level for name, level in levels.items() if CATALOGUE[name].scope == scope}

@@ -1,0 +1,438 @@
+"""The records that cross modules or reach the disk.
+
+All are frozen; a change makes a copy (``model_copy``). Units stand in the names: ``_s`` seconds, ``_per_s`` events per
+second, ``_bytes``; ratios run from 0 to 1; times of day are seconds since the Unix epoch, UTC. A record that is a file
+of its own carries ``schema_version``; docs/files.md keeps the history of each.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Level = int | float | str
+Shape = Literal["functional", "steady", "transient"]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+class Variant(Record):
+    """One full assignment of levels to factors. ``name`` shows the varied ones only: ``pool_size=2,cache=on``."""
+
+    name: str
+    levels: dict[str, Level]
+
+
+class Slo(Record):
+    """A k6 threshold as its script states it: ``metric`` with its tag filter, and the expression over it."""
+
+    metric: str
+    expression: str
+
+
+class Scenario(Record):
+    """A k6 script and what it says about itself in ``options.ext.ticketbench``.
+
+    ``goal`` is the ``name`` tag of the requests whose success counts as goodput; None counts every successful request.
+    ``levels`` are the scenario's own defaults for factors. ``script`` is a file name without its folder.
+    """
+
+    name: str
+    script: str
+    sha256: str
+    title: str
+    asks: str
+    shape: Shape
+    goal: str | None
+    slos: tuple[Slo, ...]
+    levels: dict[str, Level]
+
+
+class OfferedSlope(Record):
+    """A piece of the offered rate: linear from ``from_per_s`` at ``start_s`` to ``to_per_s`` at ``end_s``.
+
+    Seconds count from the start of k6's execution. Several slopes at one time add up.
+    """
+
+    start_s: float
+    end_s: float
+    from_per_s: float
+    to_per_s: float
+
+
+class Schedule(Record):
+    """What k6 is asked to do under one variant's load levels, in seconds from the start of its execution.
+
+    [``window_start_s``, ``window_end_s``) is the scheduled window; what comes before is warm-up. ``offered`` describes
+    the iterations of the executors that belong to the window; it is empty for a closed model (``open_model`` False).
+    ``warmup_scenarios`` are k6 scenario names whose requests never count.
+    """
+
+    window_start_s: float
+    window_end_s: float
+    total_s: float
+    offered: tuple[OfferedSlope, ...]
+    open_model: bool
+    max_vus: int
+    warmup_scenarios: tuple[str, ...] = ()
+
+
+class Trial(Record):
+    """One planned execution of one variant. ``id`` is its folder's name; ``position`` counts from 1 in run order."""
+
+    id: str
+    variant: str
+    repetition: int
+    position: int
+
+
+class Plan(Record):
+    """What a run will do, all of it: frozen before anything is started.
+
+    ``varied`` holds the levels as given, in order; the reference variant is the first level of each. ``schedules`` is
+    keyed by variant name. ``trials`` stand in their seeded random order, in blocks of one repetition each.
+    """
+
+    scenario: Scenario
+    stack: str
+    variants: tuple[Variant, ...]
+    reference: str
+    varied: dict[str, tuple[Level, ...]]
+    fixed: dict[str, Level]
+    trials: tuple[Trial, ...]
+    schedules: dict[str, Schedule]
+    repetitions: int
+    seed: int
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant called ``name``; raises KeyError."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)
+
+
+# --- what was measured ------------------------------------------------------------------------------------------------
+
+
+class BinaryVersion(Record):
+    """A server program that took part: where it came from (never a path of the machine), version and sha256."""
+
+    part: str
+    version: str
+    source: str
+    sha256: str
+
+
+class Environment(Record):
+    """The machine and the programs of a run. Nothing in it names a user, a host or a home."""
+
+    os: str
+    kernel: str
+    machine: str
+    cpu_model: str
+    cores: int
+    memory_bytes: int
+    virtualised: str = ""
+    nofile_limit: int = 0
+    python: str
+    ticketbench: str
+    target_sha256: str = ""
+    binaries: tuple[BinaryVersion, ...] = ()
+    settings: dict[str, str] = Field(default_factory=dict)
+
+
+class Window(Record):
+    """The measured time: Unix seconds. ``end_s`` includes the answers that were still under way."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the window in seconds."""
+        return self.end_s - self.start_s
+
+
+class Threshold(Record):
+    """k6's own verdict on one SLO, with the value it saw where the summary has one (in k6's unit, milliseconds)."""
+
+    metric: str
+    expression: str
+    ok: bool
+    value: float | None = None
+
+
+class LoadResult(Record):
+    """What k6 itself reported of one execution. Counts are of the whole execution, warm-up included."""
+
+    exit_code: int
+    started_s: float
+    ended_s: float
+    requests: int
+    iterations: int
+    dropped_iterations: int
+    vus_max: int
+    thresholds: tuple[Threshold, ...]
+    trends_ms: dict[str, dict[str, float]]
+    version: str = ""
+    messages: tuple[str, ...] = ()
+
+
+TrialStatus = Literal["done", "failed", "interrupted"]
+
+
+class TrialRecord(Record):
+    """One trial as it was: ``trial.json``. ``window`` and ``load`` are None where the trial did not come so far."""
+
+    schema_version: int = SCHEMA_VERSION
+    trial: Trial
+    levels: dict[str, Level]
+    status: TrialStatus
+    reasons: tuple[str, ...]
+    started_s: float
+    ended_s: float
+    window: Window | None
+    load: LoadResult | None
+
+
+class RunRecord(Record):
+    """``run.json``: written once, before the first trial."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    created: str
+    ticketbench: str
+    plan: Plan
+    environment: Environment
+    command: str
+
+
+class Ack(Record):
+    """A purchase that k6 saw acknowledged (201)."""
+
+    at_s: float
+    match_id: int
+    key: str
+    ticket_id: int
+
+
+LedgerKind = Literal["capacity", "stock", "ticket", "redis_stock", "redis_taken"]
+
+
+class LedgerRow(Record):
+    """A line of what database and Redis hold after a trial.
+
+    ``capacity``: tickets of a match for sale at the trial's start (``quantity``). ``stock``: what its counter says now.
+    ``ticket``: one sold ticket (``ticket_id``, ``key``). ``redis_stock``: the counter in Redis. ``redis_taken``: a key
+    that Redis holds a taken ticket for. Rows of other kinds leave ``key`` empty and ``ticket_id`` 0.
+    """
+
+    kind: LedgerKind
+    match_id: int
+    quantity: int = 1
+    ticket_id: int = 0
+    key: str = ""
+
+
+# --- what is concluded (analysis.json) ----------------------------------------------------------------------------------
+
+OutcomeStatus = Literal["pass", "slo_missed", "invalid", "integrity_violated"]
+ValidityStatus = Literal["valid", "lower_bound", "invalid"]
+IntegrityStatus = Literal["pass", "violated", "unknown"]
+Verdict = Literal["regressed", "improved", "unchanged", "inconclusive"]
+
+
+class Outcome(Record):
+    """What became of the whole run, in one word and one sentence with its numbers."""
+
+    status: OutcomeStatus
+    sentence: str
+
+
+class Validity(Record):
+    """Whether the measurement can be believed. Each reason is a sentence that names a figure.
+
+    ``lower_bound``: the figures bound the truth from one side only, and the reason says which.
+    """
+
+    status: ValidityStatus
+    reasons: tuple[str, ...] = ()
+
+
+class Latency(Record):
+    """Quantiles in seconds, from merged histograms; None where nothing was measured."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    mean: float | None = None
+    count: int = 0
+
+
+class Traffic(Record):
+    """Rates over the window. ``offered`` and ``achieved`` are iterations, ``goodput`` successes of the goal."""
+
+    offered_per_s: float | None
+    achieved_per_s: float | None
+    goodput_per_s: float | None
+    requests_per_s: float | None = None
+    dropped: int = 0
+    good: int = 0
+
+
+class Errors(Record):
+    """``ratio``: failed requests among all (a 409 after the sell-out is no failure). ``by_kind``: counts by status or
+    transport error. ``answered``: right answers that sold nothing, by status.
+    """
+
+    ratio: float | None
+    by_kind: dict[str, int]
+    answered: dict[str, int] = Field(default_factory=dict)
+
+
+class Saturation(Record):
+    """One resource: busy fraction (0 to 1) and mean queued work (its unit in ``unit``); None where it has no series."""
+
+    utilisation: float | None
+    queue: float | None
+    unit: str = ""
+
+
+class Signals(Record):
+    """The four golden signals of a variant or a trial."""
+
+    latency_s: Latency
+    traffic: Traffic
+    errors: Errors
+    saturation: dict[str, Saturation]
+
+
+class Route(Record):
+    """The signals of one route: successful answers and failed ones have latencies of their own."""
+
+    name: str
+    requests: int
+    failed: int
+    by_status: dict[str, int]
+    latency_s: Latency
+    failed_latency_s: Latency
+
+
+class Integrity(Record):
+    """The ledger audit. Counts are tickets, ``None`` where they could not be known.
+
+    ``lost``: acknowledged to the buyer and not in the database. ``duplicated``: keys with more than one ticket, counted
+    in surplus tickets. ``stranded``: taken in Redis, and no ticket. ``reasons`` says why the status is unknown or what
+    is violated.
+    """
+
+    status: IntegrityStatus
+    capacity: int | None = None
+    sold: int | None = None
+    oversold: int | None = None
+    acknowledged: int | None = None
+    lost: int | None = None
+    duplicated: int | None = None
+    stranded: int | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class SloResult(Record):
+    """An SLO over the trials of a variant: missed if any trial missed it."""
+
+    metric: str
+    expression: str
+    ok: bool
+    values: tuple[float | None, ...]
+
+
+class TrialAnalysis(Record):
+    """One trial, judged. ``sold_out_after_s``: seconds from the window's start to the first 409, None if none."""
+
+    trial: str
+    variant: str
+    repetition: int
+    position: int
+    status: TrialStatus
+    validity: Validity
+    signals: Signals
+    routes: tuple[Route, ...]
+    integrity: Integrity
+    slos: tuple[SloResult, ...]
+    per_request: dict[str, float]
+    sold_out_after_s: float | None = None
+    window_s: float | None = None
+
+
+class VariantAnalysis(Record):
+    """A variant over its trials: rates and ratios are means, quantiles come from the trials' merged histograms.
+
+    ``per_request``: costs per request in seconds (``cpu_app_s``, ``cpu_postgres_s``, ``db_s``).
+    """
+
+    variant: str
+    levels: dict[str, Level]
+    trials: int
+    validity: Validity
+    signals: Signals
+    routes: tuple[Route, ...]
+    integrity: Integrity
+    slos: tuple[SloResult, ...]
+    per_request: dict[str, float]
+    sold_out_after_s: float | None = None
+    diagnosis: dict[str, Any] | None = None
+
+
+class Finding(Record):
+    """One signal compared. ``ratio`` is candidate / baseline (for ``errors.ratio`` and counts the difference is in
+    ``difference``). ``gates``: whether the verdict may decide an exit code, or only informs.
+    """
+
+    signal: str
+    baseline_variant: str
+    candidate_variant: str
+    baseline: float | None
+    candidate: float | None
+    ratio: float | None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: Verdict
+    gates: bool
+    reason: str
+
+
+class Comparison(Record):
+    """``ticketbench compare``: the findings, and what they come to."""
+
+    schema_version: int = SCHEMA_VERSION
+    baseline_run: str
+    candidate_run: str
+    verdict: Verdict
+    sentence: str
+    exit_code: int
+    findings: tuple[Finding, ...]
+    environment_differences: tuple[str, ...] = ()
+
+
+class Analysis(Record):
+    """``analysis.json``: everything that a report shows, recomputed from the run directory at any time."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    scenario: str
+    shape: Shape
+    reference: str
+    outcome: Outcome
+    variants: tuple[VariantAnalysis, ...]
+    comparison: tuple[Finding, ...]
+    trials: tuple[TrialAnalysis, ...]
+    trials_planned: int

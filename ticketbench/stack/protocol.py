@@ -1,0 +1,61 @@
+"""The Stack protocol: what the runner knows of a stack, and nothing more."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ticketbench.model import BinaryVersion, Level
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the stack as the sampler sees it: the root process whose whole tree counts as ``name``."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class DatabaseAccess:
+    """How to reach PostgreSQL and Redis with a superuser's rights. Never printed, never stored: it holds passwords."""
+
+    postgres_dsn: str = field(repr=False)
+    redis_url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """A started stack.
+
+    ``k6_command`` is the prefix that k6's arguments are appended to. ``app_metrics`` are the host:port of each worker's
+    metrics, all of which Prometheus already scrapes with success. ``dead()`` returns, at any time, the components that
+    should run and do not, each with why (exit status and last log lines). ``logs`` maps a component to its log file.
+    """
+
+    base_url: str
+    prometheus_url: str
+    access: DatabaseAccess
+    components: tuple[Component, ...]
+    app_metrics: tuple[str, ...]
+    k6_command: tuple[str, ...]
+    binaries: tuple[BinaryVersion, ...]
+    settings: Mapping[str, str]
+    logs: Mapping[str, Path]
+    dead: Callable[[], dict[str, str]]
+
+
+class Stack(Protocol):
+    """What brings the system up, puts it into a variant's state, and takes it away."""
+
+    def start(self) -> None:
+        """Bring up the servers that outlive a trial. Raises EnvironmentFailure, with everything stopped again."""
+
+    def apply(self, levels: Mapping[str, Level]) -> Endpoints:
+        """Reset all data to the seeded state and put the target into ``levels``; return when it answers requests.
+
+        Only what the levels touch is started anew. Raises EnvironmentFailure.
+        """
+
+    def stop(self) -> None:
+        """Stop everything and remove its data. Idempotent; safe in any state, also half-started."""
