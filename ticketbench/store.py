@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -196,6 +197,16 @@ class RunDirectory:
         """Read ``run.json``. Raises UsageError."""
         path = self.path / RUN_FILE
         return parse_record(RunRecord, _read(path), str(path))
+
+    def has_trials(self) -> bool:
+        """Tell whether a trial is stored; True only together with ``run.json``."""
+        return (self.path / RUN_FILE).is_file() and any((self.path / "trials").glob(f"*/{TRIAL_FILE}"))
+
+    def discard(self) -> None:
+        """Remove the folder of a run that came to nothing. Raises ValueError if a trial is stored in it."""
+        if self.has_trials():
+            raise ValueError(f"{self.path} holds trials")
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def trial_ids(self) -> tuple[str, ...]:
         """Return the ids of the planned trials that are stored, in run order."""

@@ -25,8 +25,17 @@ class DatabaseAccess:
 
 
 @dataclass(frozen=True)
+class Servers:
+    """What outlives a trial: the servers around the target. The sampler connects to them before the target does."""
+
+    prometheus_url: str
+    access: DatabaseAccess
+    components: tuple[Component, ...]
+
+
+@dataclass(frozen=True)
 class Endpoints:
-    """A started stack.
+    """A stack in a variant's state, answering requests.
 
     ``k6_command`` is the prefix that k6's arguments are appended to. ``app_metrics`` are the host:port of each worker's
     metrics, all of which Prometheus already scrapes with success. ``dead()`` returns, at any time, the components that
@@ -48,7 +57,7 @@ class Endpoints:
 class Stack(Protocol):
     """What brings the system up, puts it into a variant's state, and takes it away."""
 
-    def start(self) -> None:
+    def start(self) -> Servers:
         """Bring up the servers that outlive a trial. Raises EnvironmentFailure, with everything stopped again."""
 
     def apply(self, levels: Mapping[str, Level]) -> Endpoints:

@@ -1,0 +1,262 @@
+"""The commands, and the one place that turns errors into messages and exit codes.
+
+Heavy modules are imported inside the commands: ``--help`` must not pay for pandas.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from ticketbench import __version__
+from ticketbench.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    TicketbenchError,
+    UsageError,
+)
+
+app = typer.Typer(
+    name="ticketbench",
+    help="Load-test a real ticket sale, audit its ledger, and find out what breaks first.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+scenarios_app = typer.Typer(help="The k6 scripts that come with ticketbench, and your own.", no_args_is_help=True)
+app.add_typer(scenarios_app, name="scenarios")
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a stored run.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output and nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ticketbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Load-test a real ticket sale, audit its ledger, and find out what breaks first."""
+
+
+@app.command("run")
+def run_command(
+    scenario: Annotated[
+        str | None, typer.Argument(metavar="SCENARIO", help="A bundled name (see `scenarios list`) or a .js file.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", metavar="FACTOR=A,B", help="Measure each of these levels; may be repeated."),
+    ] = None,
+    fixed: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FACTOR=A", help="One level for all variants; may be repeated.")
+    ] = None,
+    plan: Annotated[str | None, typer.Option("--plan", metavar="NAME|FILE", help="A TOML plan to read from.")] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", envvar="TICKETBENCH_TRIALS", min=1, max=100, help="Trials per variant [1]."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", envvar="TICKETBENCH_SEED", min=0, help="Of the order and the arrivals [1].")
+    ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option("--stack", envvar="TICKETBENCH_STACK", metavar="auto|local", help="Where to run it [auto]."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", envvar="TICKETBENCH_OUTPUT", metavar="DIR", help="Gets the run's own folder [reports]."
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up afterwards; `down` ends it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the system up, load it, audit it, report, and take it down."""
+    from ticketbench.cli.run import RunOptions, run
+
+    raise typer.Exit(
+        run(
+            RunOptions(
+                scenario=scenario,
+                vary=tuple(vary or ()),
+                fixed=tuple(fixed or ()),
+                plan=plan,
+                trials=trials,
+                seed=seed,
+                stack=stack,
+                output=output,
+                keep=keep,
+                as_json=as_json,
+            )
+        )
+    )
+
+
+@scenarios_app.command("list")
+def scenarios_list(as_json: JsonOption = False) -> None:
+    """List the bundled scenarios with the question each one asks."""
+    from ticketbench.cli.scenarios import list_scenarios
+
+    list_scenarios(as_json=as_json)
+
+
+@scenarios_app.command("show")
+def scenarios_show(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A bundled name or a .js file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a scenario: its question, load, SLOs and levels, and the factors that may vary."""
+    from ticketbench.cli.scenarios import show_scenario
+
+    show_scenario(scenario, as_json=as_json)
+
+
+@scenarios_app.command("check")
+def scenarios_check(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A bundled name or a .js file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check that a script can be run, and say what would weaken its results."""
+    from ticketbench.cli.scenarios import check_scenario
+
+    raise typer.Exit(check_scenario(scenario, as_json=as_json))
+
+
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of stored runs.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="html|md|json|junit", help="Which to write; may be repeated [html, md]."),
+    ] = None,
+) -> None:
+    """Judge stored runs anew and write their reports; needs no server and no k6."""
+    from ticketbench.cli.runs import report
+
+    raise typer.Exit(report(tuple(runs), tuple(formats or ())))
+
+
+@app.command("show")
+def show_command(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Print what a stored run says."""
+    from ticketbench.cli.runs import show
+
+    raise typer.Exit(show(run, as_json=as_json))
+
+
+@app.command("audit")
+def audit_command(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Audit the ledgers of a stored run: oversold, lost, duplicated, stranded."""
+    from ticketbench.cli.runs import audit
+
+    raise typer.Exit(audit(run, as_json=as_json))
+
+
+@app.command("compare")
+def compare_command(
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="The folder of the run to compare with.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The folder of the run in question.")],
+    baseline_variant: Annotated[
+        str | None, typer.Option("--baseline-variant", metavar="NAME", help="Which variant [the reference].")
+    ] = None,
+    candidate_variant: Annotated[
+        str | None, typer.Option("--candidate-variant", metavar="NAME", help="Which variant [the reference].")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", metavar="table|md|json", help="How to print it.")] = "table",
+    as_json: JsonOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare unlike environments, to inform only.")] = False,
+) -> None:
+    """Compare two stored runs, or two variants of one."""
+    from ticketbench.cli.runs import CompareOptions, compare
+
+    raise typer.Exit(
+        compare(
+            CompareOptions(
+                baseline=baseline,
+                candidate=candidate,
+                baseline_variant=baseline_variant,
+                candidate_variant=candidate_variant,
+                form="json" if as_json else form,
+                force=force,
+            )
+        )
+    )
+
+
+@app.command("down")
+def down_command(
+    force: Annotated[bool, typer.Option("--force", help="Also stacks whose run is still going on.")] = False,
+) -> None:
+    """Stop every stack that was kept or that a killed run left, and remove its data."""
+    from ticketbench.cli.stacks import down
+
+    raise typer.Exit(down(force=force))
+
+
+@app.command("status")
+def status_command(as_json: JsonOption = False) -> None:
+    """List the stacks of this user that are up, with their addresses."""
+    from ticketbench.cli.stacks import status
+
+    raise typer.Exit(status(as_json=as_json))
+
+
+def _complain(message: str, hint: str = "") -> None:
+    print(f"ticketbench: {message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+
+
+def _leave(code: int) -> NoReturn:
+    """Flush and exit; a reader that went away (a closed pipe) is no reason for a traceback."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the program. Exit codes: see :mod:`ticketbench.errors`."""
+    code: Any = EXIT_OK
+    try:
+        code = app(arguments, standalone_mode=False)
+    except UsageError as error:
+        for problem in error.problems:
+            _complain(problem)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        code = EXIT_USAGE
+    except TicketbenchError as error:
+        _complain(error.message, error.hint)
+        code = error.exit_code
+    except TyperException as error:
+        _complain(" ".join(error.format_message().split()), "try --help")
+        code = EXIT_USAGE
+    except (KeyboardInterrupt, Abort):
+        _complain("interrupted")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        code = EXIT_OK
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # noqa: BLE001 - a bug keeps its traceback, and is never mistaken for a verdict
+        traceback.print_exc()
+        _complain("this is a bug in ticketbench; please report it with the lines above")
+        code = EXIT_BUG
+    _leave(code if isinstance(code, int) else EXIT_OK)

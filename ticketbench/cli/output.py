@@ -1,0 +1,221 @@
+"""What the commands draw on the terminal: progress on standard error, results on standard output."""
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from ticketbench.events import Event, Notice, Phase, Provide, TrialStored
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ticketbench.model import Analysis, Comparison, Finding, Integrity, VariantAnalysis
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def time_text(seconds: float | None) -> str:
+    """Return a latency with three significant digits and its unit; a dash where there is none."""
+    if seconds is None:
+        return "-"
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1000:.3g} ms"
+
+
+def number_text(value: float | None, digits: int = 1) -> str:
+    """Return a number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def percent_text(ratio: float | None) -> str:
+    """Return a ratio as a percentage; a tiny one is not rounded to nothing."""
+    if ratio is None:
+        return "-"
+    if 0 < ratio < 0.001:
+        return "<0.1 %"
+    return f"{ratio * 100:.1f} %"
+
+
+class Lines:
+    """Draws events as plain lines on standard error, one for each phase, with the time since the start."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._provided: dict[str, tuple[str, float]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Draw one event."""
+        match event:
+            case Phase():
+                self._say(self._phase(event))
+            case Provide():
+                self._provide(event)
+            case Notice():
+                self._say(f"note: {event.text}")
+            case TrialStored():
+                self._say(f"[{event.trial}/{event.of}] {event.variant}: {event.status}; {event.summary}")
+
+    def _phase(self, event: Phase) -> str:
+        place = f"[{event.trial}/{event.of}] " if event.of else ""
+        detail = f" {event.detail}" if event.detail else ""
+        planned = f" ({duration_text(event.expected_s)})" if event.expected_s else ""
+        return f"{place}{event.name}{detail}{planned}"
+
+    def _provide(self, event: Provide) -> None:
+        """Tell of a download, at most once a second."""
+        detail, at = self._provided.get(event.part, ("", 0.0))
+        now = time.monotonic()
+        if detail == event.detail and now - at < 1:
+            return
+        self._provided[event.part] = (event.detail, now)
+        amount = f" {event.done_bytes / 1e6:.1f} MB" if event.done_bytes else ""
+        total = f" of {event.total_bytes / 1e6:.1f} MB" if event.total_bytes else ""
+        self._say(f"{event.part}: {event.detail}{amount}{total}")
+
+    def _say(self, text: str) -> None:
+        # Progress is told while servers are being stopped, too: a terminal that went away must not end that.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"{time.monotonic() - self._begun:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+def console() -> "Console":
+    """Return a console on standard output; ``NO_COLOR`` and pipes are honoured by rich."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def integrity_text(integrity: "Integrity") -> str:
+    """Return the audit in a line: ``0 oversold, 0 lost of 3000 acknowledged``."""
+
+    def count(value: int | None) -> str:
+        return "?" if value is None else str(value)
+
+    text = (
+        f"{count(integrity.oversold)} oversold, {count(integrity.lost)} lost of "
+        f"{count(integrity.acknowledged)} acknowledged"
+    )
+    if integrity.duplicated:
+        text += f", {integrity.duplicated} duplicated"
+    if integrity.stranded:
+        text += f", {integrity.stranded} stranded"
+    return text
+
+
+def print_analysis(analysis: "Analysis") -> None:
+    """Print the outcome, the table of variants, and whatever a reader must know before believing it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    word = {
+        "pass": "PASS",
+        "slo_missed": "SLO MISSED",
+        "invalid": "INVALID",
+        "integrity_violated": "INTEGRITY VIOLATED",
+    }
+    style = {"pass": "bold green", "slo_missed": "bold yellow"}.get(analysis.outcome.status, "bold red")
+    out.print()
+    out.print(
+        Text(word[analysis.outcome.status], style=style) + Text(f"  {analysis.outcome.sentence}", style="default")
+    )
+    out.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("variant", "goodput/s", "p50", "p95", "p99", "errors", "validity", "integrity"):
+        table.add_column(name, justify="left" if name in ("variant", "validity", "integrity") else "right")
+    for variant in analysis.variants:
+        table.add_row(*(Text(cell) for cell in _row(variant)))
+    out.print(table)
+    out.print()
+    for variant in analysis.variants:
+        reasons = (*variant.validity.reasons, *variant.integrity.reasons)
+        for reason in reasons:
+            out.print(Text(f"{variant.variant}: {reason}"), soft_wrap=True)
+        for slo in variant.slos:
+            if not slo.ok:
+                out.print(Text(f"{variant.variant}: SLO missed: {slo.metric} {slo.expression}"), soft_wrap=True)
+    if analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
+        out.print(
+            Text("One trial a variant: differences have no interval and may be noise; --trials 5 gives them one."),
+            soft_wrap=True,
+        )
+
+
+def _row(variant: "VariantAnalysis") -> tuple[str, ...]:
+    signals = variant.signals
+    return (
+        variant.variant,
+        number_text(signals.traffic.goodput_per_s),
+        time_text(signals.latency_s.p50),
+        time_text(signals.latency_s.p95),
+        time_text(signals.latency_s.p99),
+        percent_text(signals.errors.ratio),
+        variant.validity.status.replace("_", " "),
+        variant.integrity.status,
+    )
+
+
+def print_comparison(comparison: "Comparison") -> None:
+    """Print the verdict, then each finding with its effect, whether it may gate, and the reason."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    style = {"regressed": "bold red", "improved": "bold green", "unchanged": "bold green"}
+    out.print(
+        Text(comparison.verdict.upper(), style=style.get(comparison.verdict, "bold yellow"))
+        + Text(f"  {comparison.sentence}", style="default"),
+        soft_wrap=True,
+    )
+    for difference in comparison.environment_differences:
+        out.print(Text(f"unlike: {difference}"), soft_wrap=True)
+    out.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("signal", "baseline", "candidate", "effect", "verdict", "decides"):
+        table.add_column(name, justify="right" if name in ("baseline", "candidate", "effect") else "left")
+    for finding in comparison.findings:
+        cells = (
+            finding.signal,
+            _signal_text(finding.signal, finding.baseline),
+            _signal_text(finding.signal, finding.candidate),
+            _effect_text(finding),
+            finding.verdict,
+            "yes" if finding.gates else "informs",
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    out.print(table)
+    out.print()
+    for finding in comparison.findings:
+        if finding.verdict != "unchanged":
+            out.print(Text(f"{finding.signal}: {finding.reason}"), soft_wrap=True)
+
+
+def _signal_text(signal: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if signal.startswith("latency") or signal.endswith("_s") and not signal.endswith("per_s"):
+        return time_text(value)
+    if signal.startswith("errors") or signal.endswith("ratio"):
+        return percent_text(value)
+    return f"{value:.4g}"
+
+
+def _effect_text(finding: "Finding") -> str:
+    if finding.ratio is not None:
+        text = f"x{finding.ratio:.3f}"
+        if finding.interval is not None:
+            text += f" [{finding.interval[0]:.3f}, {finding.interval[1]:.3f}]"
+        return text
+    if finding.difference is not None:
+        return f"{finding.difference:+.4g}"
+    return "-"

@@ -1,0 +1,124 @@
+"""Commands that work on stored runs: report, show, audit, compare."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ticketbench import store
+from ticketbench.analysis.analyse import exit_code
+from ticketbench.cli import output
+from ticketbench.errors import EXIT_INTEGRITY, EXIT_INVALID, EXIT_OK, UsageError, worst
+from ticketbench.model import Analysis, Record
+from ticketbench.report import FORMATS
+from ticketbench.report.write import judge, write
+
+DEFAULT_FORMATS = ("html", "md")
+
+
+def print_json(record: Record) -> None:
+    """Print a record as JSON on standard output."""
+    print(json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False))
+
+
+def report(runs: tuple[Path, ...], formats: tuple[str, ...]) -> int:
+    """Judge each run anew and write its reports; print their paths."""
+    problems = [
+        f"--format {name!r} is not known: known are {', '.join(FORMATS)}" for name in formats if name not in FORMATS
+    ]
+    if problems:
+        raise UsageError(*problems)
+    for directory in [store.open_run(path) for path in runs]:
+        _, written = write(directory, formats or DEFAULT_FORMATS)
+        for path in written:
+            print(path)
+    return EXIT_OK
+
+
+def show(path: Path, *, as_json: bool) -> int:
+    """Print what a run says; the exit code is the one that the run itself had."""
+    _, analysis = judge(store.open_run(path))
+    if as_json:
+        print_json(analysis)
+    else:
+        output.print_analysis(analysis)
+    return exit_code(analysis)
+
+
+def audit(path: Path, *, as_json: bool) -> int:
+    """Print the ledger audit of each trial and its reasons."""
+    _, analysis = judge(store.open_run(path))
+    if as_json:
+        trials = [
+            {"trial": t.trial, "variant": t.variant, "integrity": t.integrity.model_dump(mode="json")}
+            for t in analysis.trials
+        ]
+        print(json.dumps({"run_id": analysis.run_id, "trials": trials}, indent=1, ensure_ascii=False))
+    else:
+        _print_audit(analysis)
+    codes = {"pass": EXIT_OK, "unknown": EXIT_INVALID, "violated": EXIT_INTEGRITY}
+    if not analysis.trials:
+        return EXIT_INVALID  # nothing to audit is not a pass
+    return worst(*(codes[trial.integrity.status] for trial in analysis.trials))
+
+
+def _print_audit(analysis: Analysis) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = ("capacity", "sold", "oversold", "acknowledged", "lost", "duplicated", "stranded")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("trial", "variant", "integrity"):
+        table.add_column(name)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for trial in analysis.trials:
+        integrity = trial.integrity
+        counts = ("?" if (value := getattr(integrity, name)) is None else str(value) for name in columns)
+        table.add_row(*(Text(cell) for cell in (trial.trial, trial.variant, integrity.status, *counts)))
+    out = output.console()
+    out.print(table)
+    for trial in analysis.trials:
+        for reason in trial.integrity.reasons:
+            out.print(Text(f"{trial.trial} {trial.variant}: {reason}"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``ticketbench compare``."""
+
+    baseline: Path
+    candidate: Path
+    baseline_variant: str | None
+    candidate_variant: str | None
+    form: str
+    force: bool
+
+
+def compare(options: CompareOptions) -> int:
+    """Compare two stored runs or variants; print it in the form asked for and return the documented code."""
+    from ticketbench.analysis.compare import compare as compare_runs
+    from ticketbench.report.comparison import comparison_markdown
+
+    if options.form not in ("table", "md", "json"):
+        raise UsageError(f"--format {options.form!r} is not known: known are table, md, json")
+    baseline, candidate = store.open_run(options.baseline), store.open_run(options.candidate)
+    comparison = compare_runs(
+        judge(baseline),
+        judge(candidate),
+        options.baseline_variant,
+        options.candidate_variant,
+        force=options.force,
+    )
+    markdown = comparison_markdown(comparison)
+    if options.form == "json":
+        print_json(comparison)
+    elif options.form == "md":
+        sys.stdout.write(markdown.decode())
+    else:
+        output.print_comparison(comparison)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("ab") as file:
+            file.write(markdown)
+    return comparison.exit_code

@@ -1,0 +1,74 @@
+"""The machine that a run was measured on, without a word about who owns it."""
+
+import hashlib
+import importlib.util
+import os
+import platform
+import resource
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ticketbench import __version__
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.model import BinaryVersion, Environment
+
+
+def environment(binaries: Sequence[BinaryVersion], settings: Mapping[str, str]) -> Environment:
+    """Describe this machine, the programs that take part and the settings of the servers."""
+    return Environment(
+        os=_os_name(),
+        kernel=platform.release(),
+        machine=platform.machine(),
+        cpu_model=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        virtualised=_virtualised(),
+        nofile_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        python=platform.python_version(),
+        ticketbench=__version__,
+        target_sha256=target_sha256(),
+        binaries=tuple(binaries),
+        settings=dict(settings),
+    )
+
+
+def target_sha256() -> str:
+    """Return a hash over the target's source, so that two runs of different code can be told apart."""
+    spec = importlib.util.find_spec("target_app")
+    if spec is None or not spec.submodule_search_locations:
+        raise EnvironmentFailure("the package target_app is missing", "install ticketbench again")
+    digest = hashlib.sha256()
+    folder = Path(spec.submodule_search_locations[0])
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(f"{path.relative_to(folder)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # absent in some containers; the field stays empty rather than guessed
+
+
+def _os_name() -> str:
+    for line in _read("/etc/os-release").splitlines():
+        key, _, value = line.partition("=")
+        if key == "PRETTY_NAME":
+            return value.strip().strip('"')
+    return platform.system()
+
+
+def _cpu_model() -> str:
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Processor"):
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _virtualised() -> str:
+    flags = next((line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("flags")), "")
+    return "hypervisor" if " hypervisor" in flags else ""

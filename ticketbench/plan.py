@@ -1,0 +1,304 @@
+"""From what was asked to a frozen, seeded, ordered Plan. Nothing is started here, and every error is told at once."""
+
+import itertools
+import random
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ticketbench import factors, paths
+from ticketbench.errors import UsageError
+from ticketbench.model import Level, Plan, Scenario, Schedule, Trial, Variant
+
+MAX_TRIALS: Final = 1000  # of a whole plan: a month of work is a typing error
+MAX_REPETITIONS: Final = 100
+# The stacks' PostgreSQL takes 300 connections; the sampler, the ledger and the superuser's reserve need some of them.
+MAX_CONNECTIONS_OF_TARGET: Final = 280
+# What a trial takes beyond its schedule, for the estimate that is printed: reset, fresh target, collecting, audit.
+OVERHEAD_PER_TRIAL_S: Final = 6.0
+
+# Reads a script under some load parameters: what it says of itself and what it will offer.
+Inspect = Callable[[Mapping[str, str]], tuple[Scenario, Schedule]]
+LoadEnv = Callable[[Mapping[str, Level]], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, parsed: one record, however it was said (flags, environment, plan file)."""
+
+    scenario: str
+    varied: dict[str, tuple[Level, ...]] = field(default_factory=dict)
+    fixed: dict[str, Level] = field(default_factory=dict)
+    repetitions: int = 1
+    seed: int = 1
+    stack: str = "local"
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan file's content; what it does not say is None or empty."""
+
+    scenario: str | None
+    varied: dict[str, tuple[Level, ...]]
+    fixed: dict[str, Level]
+    repetitions: int | None
+    seed: int | None
+    stack: str | None
+
+
+def parse_varied(options: Sequence[str], stack: str | None = None) -> dict[str, tuple[Level, ...]]:
+    """Parse ``--vary factor=a,b`` options. Raises UsageError listing every fault."""
+    problems: list[str] = []
+    varied: dict[str, tuple[Level, ...]] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        name = name.strip()
+        if not equals or not text.strip():
+            problems.append(f"--vary {option!r} is not of the form FACTOR=LEVEL,LEVEL")
+        elif name in varied:
+            problems.append(f"--vary names factor {name!r} twice")
+        elif levels := _levels(f"--vary {option!r}", name, text.split(","), stack, problems):
+            varied[name] = levels
+    _raise(problems)
+    return varied
+
+
+def parse_fixed(options: Sequence[str], stack: str | None = None) -> dict[str, Level]:
+    """Parse ``--set factor=level`` options. Raises UsageError listing every fault."""
+    problems: list[str] = []
+    fixed: dict[str, Level] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        name = name.strip()
+        if not equals or not text.strip():
+            problems.append(f"--set {option!r} is not of the form FACTOR=LEVEL")
+        elif name in fixed:
+            problems.append(f"--set names factor {name!r} twice")
+        elif levels := _levels(f"--set {option!r}", name, [text], stack, problems):
+            fixed[name] = levels[0]
+    _raise(problems)
+    return fixed
+
+
+def _levels(
+    where: str, name: str, texts: Sequence[str], stack: str | None, problems: list[str]
+) -> tuple[Level, ...] | None:
+    try:
+        factor = factors.get(name, stack)
+        levels = tuple(factor.parse(text) for text in texts)
+    except UsageError as error:
+        problems.append(f"{where}: {error.message}")
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
+    else:
+        if len(set(levels)) == len(levels):
+            return levels
+        problems.append(f"{where} names a level twice")
+    return None
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise UsageError(*problems, hint="factors and their levels: ticketbench scenarios show SCENARIO")
+
+
+# --- plan files -------------------------------------------------------------------------------------------------------
+
+_KEYS: Final = ("scenario", "trials", "seed", "stack", "vary", "set", "title")
+
+
+def bundled_plans() -> tuple[str, ...]:
+    """Return the names of the plans that come with ticketbench."""
+    folder = paths.data_dir("scenarios") / "plans"
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
+
+
+def find_plan(text: str) -> Path:
+    """Return the plan file that ``text`` names: a bundled name, or a path. Raises UsageError."""
+    if text in bundled_plans():
+        return paths.data_dir("scenarios") / "plans" / f"{text}.toml"
+    path = Path(text)
+    if path.is_file():
+        return path
+    known = ", ".join(bundled_plans()) or "none"
+    raise UsageError(f"--plan {text!r} is neither a file nor a bundled plan: bundled are {known}")
+
+
+def read_plan_file(path: Path) -> PlanFile:
+    """Read a TOML plan. A scenario given as a relative path is looked for beside the plan. Raises UsageError."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--plan {str(path)!r} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--plan {str(path)!r} is not TOML: {error}") from error
+    where = f"plan {path.name}"
+    problems = [f"{where}: there is no key {key!r}: known are {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
+    vary = _table(raw, "vary", where, problems)
+    fixed = _table(raw, "set", where, problems)
+    varied = {
+        name: levels
+        for name, value in vary.items()
+        if (levels := _file_levels(f"{where}: vary.{name}", name, value, many=True, problems=problems))
+    }
+    chosen = {
+        name: levels[0]
+        for name, value in fixed.items()
+        if (levels := _file_levels(f"{where}: set.{name}", name, value, many=False, problems=problems))
+    }
+    scenario = _typed(raw, "scenario", str, where, problems)
+    repetitions = _typed(raw, "trials", int, where, problems)
+    if repetitions is not None and not 1 <= repetitions <= MAX_REPETITIONS:
+        problems.append(f"{where}: trials = {repetitions} is not possible: a whole number from 1 to {MAX_REPETITIONS}")
+    seed = _typed(raw, "seed", int, where, problems)
+    stack = _typed(raw, "stack", str, where, problems)
+    _typed(raw, "title", str, where, problems)
+    _raise(problems)
+    if scenario is not None and scenario.endswith(".js") and not Path(scenario).is_absolute():
+        scenario = str(path.parent / scenario)
+    return PlanFile(scenario, varied, chosen, repetitions, seed, stack)
+
+
+def _table(raw: Mapping[str, Any], key: str, where: str, problems: list[str]) -> dict[str, Any]:
+    value = raw.get(key, {})
+    if isinstance(value, dict):
+        return value
+    problems.append(f"{where}: {key} = {value!r} is not a table of factors")
+    return {}
+
+
+def _typed(raw: Mapping[str, Any], key: str, kind: type, where: str, problems: list[str]) -> Any:
+    value = raw.get(key)
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    problems.append(f"{where}: {key} = {value!r} is not {'text' if kind is str else 'a whole number'}")
+    return None
+
+
+def _file_levels(where: str, name: str, value: object, *, many: bool, problems: list[str]) -> tuple[Level, ...] | None:
+    values = value if many and isinstance(value, list) else [value]
+    if (many and not isinstance(value, list)) or not values:
+        problems.append(f"{where} = {value!r} is not a list of levels")
+        return None
+    texts = []
+    for item in values:
+        if isinstance(item, bool):
+            texts.append("on" if item else "off")
+        elif isinstance(item, (str, int, float)):
+            texts.append(str(item))
+        else:
+            problems.append(f"{where} holds {item!r}, which is no level")
+            return None
+    return _levels(where, name, texts, None, problems)
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def level_text(level: Level) -> str:
+    """Return a level as it is typed: ``2``, ``0.5``, ``on``."""
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def variant_name(levels: Mapping[str, Level]) -> str:
+    """Return a variant's name from its varied levels; ``default`` when nothing varies."""
+    return ",".join(f"{name}={level_text(level)}" for name, level in levels.items()) or "default"
+
+
+def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
+    """Build the plan: every combination of the varied levels, repeated in randomised complete blocks.
+
+    A block holds each variant once, in an order drawn with the seed, so that what drifts over a run (a warming or a
+    busier machine) spreads over all variants instead of falling on the last one. Raises UsageError.
+    """
+    both = [name for name in request.varied if name in request.fixed]
+    problems = [f"factor {name!r} is both varied and set: choose one" for name in both]
+    for name in (*request.varied, *request.fixed):
+        try:
+            factors.get(name, request.stack)
+        except UsageError as error:
+            problems.append(error.message)
+    combinations = [
+        dict(zip(request.varied, levels, strict=True)) for levels in itertools.product(*request.varied.values())
+    ]
+    if len(combinations) * request.repetitions > MAX_TRIALS:
+        problems.append(
+            f"{len(combinations)} variants x {request.repetitions} trials are more than {MAX_TRIALS} trials in one run"
+        )
+    _raise(problems)
+
+    variants: list[Variant] = []
+    schedules: dict[str, Schedule] = {}
+    inspected: dict[tuple[tuple[str, str], ...], tuple[Scenario, Schedule]] = {}
+
+    def look(levels: Mapping[str, Level]) -> tuple[Scenario, Schedule]:
+        env = load_env(levels)
+        key = tuple(sorted(env.items()))
+        if key not in inspected:
+            inspected[key] = inspect(env)
+        return inspected[key]
+
+    scenario, _ = look(request.fixed)
+    base = {**factors.defaults(), **scenario.levels, **request.fixed}
+    for combination in combinations:
+        levels = {**base, **combination}
+        variant = Variant(name=variant_name(combination), levels=levels)
+        problems += _impossible(variant)
+        variants.append(variant)
+        schedules[variant.name] = look(levels)[1]
+    _raise(problems)
+    return Plan(
+        scenario=scenario,
+        stack=request.stack,
+        variants=tuple(variants),
+        reference=variants[0].name,
+        varied=request.varied,
+        fixed=request.fixed,
+        trials=_ordered([variant.name for variant in variants], request.repetitions, request.seed),
+        schedules=schedules,
+        repetitions=request.repetitions,
+        seed=request.seed,
+    )
+
+
+def _impossible(variant: Variant) -> list[str]:
+    levels = variant.levels
+    wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * int(levels["workers"])
+    if wanted <= MAX_CONNECTIONS_OF_TARGET:
+        return []
+    return [
+        f"variant {variant.name!r} wants {wanted} connections ((pool_size + max_overflow) x workers), and PostgreSQL "
+        f"has {MAX_CONNECTIONS_OF_TARGET} for the target"
+    ]
+
+
+def _ordered(names: Sequence[str], repetitions: int, seed: int) -> tuple[Trial, ...]:
+    order = random.Random(seed)  # noqa: S311 - an order to be repeated, not a secret
+    trials: list[Trial] = []
+    for repetition in range(1, repetitions + 1):
+        block = list(names)
+        order.shuffle(block)
+        for name in block:
+            position = len(trials) + 1
+            trials.append(Trial(id=f"{position:03d}", variant=name, repetition=repetition, position=position))
+    return tuple(trials)
+
+
+def expected_s(plan: Plan) -> float:
+    """Return how long the plan will take, in seconds: the schedules, and what a trial needs beside them."""
+    return sum(plan.schedules[trial.variant].total_s + OVERHEAD_PER_TRIAL_S for trial in plan.trials)
+
+
+def command(plan: Plan) -> str:
+    """Return the command that repeats the plan. A script of the user's appears by file name only."""
+    bundled = plan.scenario.script == f"{plan.scenario.name}.js" and not Path(plan.scenario.name).suffix
+    words = ["ticketbench", "run", plan.scenario.name if bundled else plan.scenario.script]
+    for name, levels in plan.varied.items():
+        words += ["--vary", f"{name}={','.join(map(level_text, levels))}"]
+    for name, level in plan.fixed.items():
+        words += ["--set", f"{name}={level_text(level)}"]
+    words += ["--trials", str(plan.repetitions), "--seed", str(plan.seed), "--stack", plan.stack]
+    return shlex.join(words)
