@@ -167,16 +167,16 @@ class RunDirectory:
         if summary is not None:
             write_atomically(folder / SUMMARY_FILE, (json.dumps(summary, indent=1) + "\n").encode())
         if series is not None:
-            text = series.to_csv(index_label="t", float_format="%.10g", lineterminator="\n")
+            text = series.to_csv(index_label="t", float_format="%.15g", lineterminator="\n")
             write_atomically(folder / SERIES_FILE, _gzip(text))
         if histograms is not None:
             write_atomically(folder / HISTOGRAMS_FILE, _csv(_HISTOGRAM_HEADER, map(_histogram_to_row, histograms)))
         if acks is not None:
             rows = ((f"{a.at_s:.3f}", a.match_id, a.key, a.ticket_id) for a in acks)
-            write_atomically(folder / ACKS_FILE, _csv(("at_s", "match_id", "key", "ticket_id"), rows))
+            write_atomically(folder / ACKS_FILE, _csv(_ACK_HEADER, rows))
         if ledger is not None:
             lines = ((r.kind, r.match_id, r.quantity, r.ticket_id, r.key) for r in ledger)
-            write_atomically(folder / LEDGER_FILE, _csv(("kind", "match_id", "quantity", "ticket_id", "key"), lines))
+            write_atomically(folder / LEDGER_FILE, _csv(_LEDGER_HEADER, lines))
         write_atomically(folder / TRIAL_FILE, _to_json(record))
 
     def save_analysis(self, analysis: Analysis) -> Path:
@@ -219,9 +219,9 @@ class RunDirectory:
         folder = self._trial_dir(trial_id)
         path = folder / TRIAL_FILE
         record = parse_record(TrialRecord, _read(path), str(path))
-        acks = _read_rows(folder / ACKS_FILE)
-        ledger = _read_rows(folder / LEDGER_FILE)
-        histograms = _read_rows(folder / HISTOGRAMS_FILE)
+        acks = _read_rows(folder / ACKS_FILE, _ACK_HEADER)
+        ledger = _read_rows(folder / LEDGER_FILE, _LEDGER_HEADER)
+        histograms = _read_rows(folder / HISTOGRAMS_FILE, _HISTOGRAM_HEADER)
         try:
             return TrialData(
                 record=record,
@@ -284,6 +284,8 @@ def open_run(path: Path) -> RunDirectory:
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
+_ACK_HEADER: Final = ("at_s", "match_id", "key", "ticket_id")
+_LEDGER_HEADER: Final = ("kind", "match_id", "quantity", "ticket_id", "key")
 _HISTOGRAM_HEADER: Final = (
     "t", "scenario", "route", "method", "status", "expected", "error", "count", "sum_s", "buckets",
 )  # fmt: skip
@@ -296,13 +298,17 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_rows(path: Path) -> list[dict[str, str]] | None:
+def _read_rows(path: Path, header: Sequence[str]) -> list[dict[str, str]] | None:
     if not path.is_file():
         return None
     try:
-        return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
+        reader = csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline=""), strict=True)
+        columns, rows = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is damaged: {error}") from error
+    if columns != tuple(header):  # an empty file is no empty ledger
+        raise UsageError(f"{path} is damaged: its columns are {list(columns)}, not {list(header)}")
+    return rows
 
 
 def _read_series(path: Path) -> "pd.DataFrame | None":
@@ -311,7 +317,7 @@ def _read_series(path: Path) -> "pd.DataFrame | None":
     import pandas as pd  # heavy
 
     try:
-        return pd.read_csv(path, index_col="t", compression="gzip")
+        return pd.read_csv(path, index_col="t", compression="gzip", dtype=float)
     except (OSError, EOFError, ValueError, zlib.error, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is damaged: {error}") from error
 

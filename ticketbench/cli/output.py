@@ -203,7 +203,7 @@ def print_comparison(comparison: "Comparison") -> None:
 def _signal_text(signal: str, value: float | None) -> str:
     if value is None:
         return "-"
-    if signal.startswith("latency") or signal.endswith("_s") and not signal.endswith("per_s"):
+    if signal.startswith("latency") or (signal.endswith("_s") and not signal.endswith("per_s")):
         return time_text(value)
     if signal.startswith("errors") or signal.endswith("ratio"):
         return percent_text(value)

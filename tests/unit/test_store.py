@@ -1,0 +1,202 @@
+import errno
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ticketbench import store
+from ticketbench.errors import EnvironmentFailure, UsageError
+from ticketbench.model import (
+    Ack,
+    Environment,
+    LedgerRow,
+    Plan,
+    RunRecord,
+    Scenario,
+    Schedule,
+    Trial,
+    TrialRecord,
+    Variant,
+    Window,
+)
+
+TRIAL = Trial(id="001", variant="default", repetition=1, position=1)
+
+
+def run_record(run_id: str = "r") -> RunRecord:
+    scenario = Scenario(
+        name="rush", script="rush.js", sha256="", title="", asks="", shape="transient", goal=None, slos=(), levels={}
+    )
+    schedule = Schedule(window_start_s=0, window_end_s=1, total_s=1, offered=(), open_model=False, max_vus=1)
+    plan = Plan(
+        scenario=scenario,
+        stack="local",
+        variants=(Variant(name="default", levels={"pool_size": 2, "payment_ms": 2.5, "cache": "on"}),),
+        reference="default",
+        varied={},
+        fixed={},
+        trials=(TRIAL, Trial(id="002", variant="default", repetition=2, position=2)),
+        schedules={"default": schedule},
+        repetitions=2,
+        seed=1,
+    )
+    environment = Environment(
+        os="", kernel="", machine="", cpu_model="", cores=2, memory_bytes=1, python="", ticketbench=""
+    )
+    return RunRecord(run_id=run_id, created="", ticketbench="", plan=plan, environment=environment, command="")
+
+
+def trial_record(status: str = "done") -> TrialRecord:
+    return TrialRecord(
+        trial=TRIAL,
+        levels={"pool_size": 2},
+        status=status,  # type: ignore[arg-type]
+        reasons=(),
+        started_s=1.0,
+        ended_s=2.0,
+        window=Window(start_s=1.0, end_s=2.0),
+        load=None,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> store.RunDirectory:
+    made = store.reserve(tmp_path / "reports", "r")
+    store.save_run(made, run_record())
+    return made
+
+
+def test_what_is_saved_is_read_back(directory: store.RunDirectory) -> None:
+    series = pd.DataFrame(
+        {"app.requests{route=/m,status=201}": [1.0, None], "cpu_s{component=app}": [0.1, 0.123456789]},
+        index=pd.Index([1700000000.0, 1700000001.0], name="t"),
+    )
+    histogram = store.HistogramRow(
+        t=1700000001.0,
+        scenario="main",
+        route="a,b\"c'\n",
+        method="GET",
+        status="200",
+        expected=True,
+        error="",
+        count=3,
+        sum_s=0.5,
+        buckets=((0.1, 0.109, 2.0), (0.2, 0.218, 1.0)),
+    )
+    ack = Ack(at_s=1700000000.123, match_id=1, key='k"1,\n', ticket_id=7)
+    row = LedgerRow(kind="ticket", match_id=1, ticket_id=7, key='k"1,\n')
+    directory.save_trial(
+        trial_record(), summary={"a": 1}, series=series, histograms=[histogram], acks=[ack], ledger=[row]
+    )
+    (read,) = directory.load_trials()
+    assert read.record == trial_record()
+    assert read.histograms == (histogram,)
+    assert read.acks == (ack,)
+    assert read.ledger == (row,)
+    assert read.series is not None
+    pd.testing.assert_frame_equal(read.series, series)
+    assert directory.record() == run_record()
+
+
+def test_what_was_not_measured_is_none_and_what_was_empty_is_empty(directory: store.RunDirectory) -> None:
+    directory.save_trial(trial_record(), acks=[])
+    (read,) = directory.load_trials()
+    assert read.acks == ()
+    assert (read.series, read.histograms, read.ledger) == (None, None, None)
+
+
+def test_a_trial_without_its_record_does_not_count(directory: store.RunDirectory) -> None:
+    assert not directory.has_trials()
+    directory.logs_dir("001")
+    assert not directory.has_trials()
+    assert directory.trial_ids() == ()
+    directory.save_trial(trial_record())
+    assert directory.has_trials()
+    assert directory.trial_ids() == ("001",)
+
+
+def test_a_run_with_trials_is_never_discarded(directory: store.RunDirectory) -> None:
+    directory.save_trial(trial_record())
+    with pytest.raises(ValueError, match="holds trials"):
+        directory.discard()
+    assert directory.path.is_dir()
+
+
+def test_a_run_that_came_to_nothing_is_discarded(directory: store.RunDirectory) -> None:
+    directory.discard()
+    assert not directory.path.exists()
+
+
+def test_two_runs_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    wanted = store.run_id("a b/../c", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    assert wanted == "20260102T030405Z-a-b-..-c"
+    first, second = store.reserve(tmp_path, wanted), store.reserve(tmp_path, wanted)
+    assert first.path != second.path
+    assert first.path.parent == second.path.parent == tmp_path
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    store.write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnvironmentFailure, match="No space left"):
+        store.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_an_environment_failure() -> None:
+    with pytest.raises(EnvironmentFailure, match="cannot make a folder"):
+        store.reserve(Path("/dev/full/x"), "r")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[]", "is not a RunRecord"),
+        (b'{"schema_version": 1}', "is not a RunRecord: run_id"),
+        (b'{"schema_version": 99}', "schema version 99"),
+    ],
+)
+def test_a_damaged_or_future_run_is_refused_in_words(
+    directory: store.RunDirectory, content: bytes, message: str
+) -> None:
+    (directory.path / "run.json").write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        store.open_run(directory.path)
+
+
+def test_an_unknown_key_is_refused(directory: store.RunDirectory) -> None:
+    path = directory.path / "run.json"
+    raw = json.loads(path.read_text())
+    raw["surprise"] = 1
+    path.write_text(json.dumps(raw))
+    with pytest.raises(UsageError, match="surprise"):
+        store.open_run(directory.path)
+
+
+@pytest.mark.parametrize("name", [store.SERIES_FILE, store.ACKS_FILE, store.LEDGER_FILE, store.HISTOGRAMS_FILE])
+@pytest.mark.parametrize("content", [b"", b"not gzip", b"\x1f\x8b\x08\x00truncated"])
+def test_a_damaged_data_file_is_refused_in_words(directory: store.RunDirectory, name: str, content: bytes) -> None:
+    directory.save_trial(trial_record())
+    (directory.path / "trials" / "001" / name).write_bytes(content)
+    with pytest.raises(UsageError, match=r"damaged|cannot be read"):
+        directory.load_trial("001")
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a folder"):
+        store.open_run(tmp_path / "none")
+    with pytest.raises(UsageError, match=r"holds no run\.json"):
+        store.open_run(tmp_path)
