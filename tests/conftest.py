@@ -1,0 +1,94 @@
+"""Real servers for the tests, each started once on demand with the code that the local stack uses."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ticketbench.binaries import Binaries, provide
+from ticketbench.stack.launch import Launcher, NoJournal
+from ticketbench.stack.servers import PostgresServer, PrometheusServer, RedisServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Point the state elsewhere, so that no test sees or ends the user's stacks. The cache of binaries stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TICKETBENCH_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Binaries:
+    """All server programs, fetched if need be."""
+    return provide()
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Launcher:
+    """Start servers that end with the test session, however it ends."""
+    return Launcher(f"tests-{os.getpid()}", NoJournal(), ends_with_us=True)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder for the servers' data that other users can pass through; pytest's own is closed to them."""
+    folder = Path(tempfile.mkdtemp(prefix="ticketbench-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _place(parent: Path, name: str) -> tuple[Path, Path]:
+    folder = parent / name
+    folder.mkdir()
+    return folder, parent / f"{name}.log"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(binaries: Binaries, launcher: Launcher, server_folder: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL with pg_stat_statements loaded."""
+    folder, log = _place(server_folder, "postgres")
+    server = PostgresServer(binaries.postgres, folder, launcher, log=log)
+    try:
+        server.prepare()
+        server.launch()
+        server.await_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(postgres_server: PostgresServer) -> str:
+    """The superuser's URL of the database ``postgres``."""
+    return postgres_server.dsn()
+
+
+@pytest.fixture(scope="session")
+def redis_url(binaries: Binaries, launcher: Launcher, server_folder: Path) -> Iterator[str]:
+    """The URL of a Redis, password included."""
+    folder, log = _place(server_folder, "redis")
+    server = RedisServer(binaries.redis, folder, launcher, log=log)
+    try:
+        server.launch()
+        server.await_ready()
+        yield server.url
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def prometheus_url(binaries: Binaries, launcher: Launcher, server_folder: Path) -> Iterator[str]:
+    """The URL of a Prometheus with remote-write receiver and native histograms."""
+    folder, log = _place(server_folder, "prometheus")
+    server = PrometheusServer(binaries.prometheus, folder, launcher, log=log)
+    try:
+        server.launch()
+        server.await_ready()
+        yield server.url
+    finally:
+        server.stop()

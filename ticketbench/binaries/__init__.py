@@ -1,0 +1,163 @@
+"""Finds the server programs that a local stack needs, and fetches those that the machine does not have.
+
+Order for each part: named by the user (``TICKETBENCH_K6`` and so on), on PATH and fit for use, in our cache, fetched
+into our cache. A named program that is unfit is an error, never silently replaced: the user meant that one. After the
+first time everything works offline.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ticketbench.binaries.cache import Cache
+from ticketbench.binaries.debian import DebianSource
+from ticketbench.binaries.probe import REQUIREMENTS, Found, Prober, Requirement, Unfit
+from ticketbench.binaries.wheels import WHEELS, WheelSource, fitting
+from ticketbench.errors import EnvironmentFailure, UsageError
+from ticketbench.events import Emit, Provide, ignore
+from ticketbench.model import BinaryVersion
+from ticketbench.paths import cache_dir
+
+PARTS: Final = tuple(REQUIREMENTS)
+
+Source = WheelSource | DebianSource
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The programs that were found. ``versions`` says what they are, without a path, and may be stored and shown."""
+
+    programs: Mapping[str, Path]
+    versions: tuple[BinaryVersion, ...]
+
+    def program(self, part: str) -> Path:
+        """Return the program of ``part``. Raises LookupError where :func:`provide` was not asked for it."""
+        return self.programs[part]
+
+    @property
+    def k6(self) -> Path:
+        """The k6 program."""
+        return self.program("k6")
+
+    @property
+    def postgres(self) -> Path:
+        """PostgreSQL's server program."""
+        return self.program("postgres")
+
+    @property
+    def initdb(self) -> Path:
+        """The program that makes a PostgreSQL data folder; of the same version as :attr:`postgres`."""
+        return self.postgres.with_name("initdb")
+
+    @property
+    def redis(self) -> Path:
+        """The server program of Redis or Valkey."""
+        return self.program("redis")
+
+    @property
+    def prometheus(self) -> Path:
+        """The Prometheus program."""
+        return self.program("prometheus")
+
+
+def provide(emit: Emit = ignore, parts: Sequence[str] = PARTS) -> Binaries:
+    """Return a fit program for each of ``parts``, fetching what is missing (k6 30 MB, PostgreSQL 14, Prometheus 19).
+
+    Two callers at a time fetch once: the second waits. Raises UsageError for an unknown part or a named program that is
+    unfit, EnvironmentFailure where a part can neither be found nor fetched.
+    """
+    unknown = [part for part in parts if part not in REQUIREMENTS]
+    if unknown:
+        raise UsageError(*(f"there is no part {part!r}: known are {', '.join(PARTS)}" for part in unknown))
+    cache = Cache(cache_dir() / "binaries")
+    prober = Prober(cache.root / "known.json")
+    found = {part: _provide_one(REQUIREMENTS[part], cache, prober, emit) for part in parts}
+    prober.save()
+    return Binaries(
+        programs={part: item.program for part, item in found.items()},
+        versions=tuple(
+            BinaryVersion(part=part, version=item.version, source=item.source, sha256=item.sha256)
+            for part, item in found.items()
+        ),
+    )
+
+
+def _provide_one(need: Requirement, cache: Cache, prober: Prober, emit: Emit) -> Found:
+    if named := os.environ.get(need.variable):
+        return _named(need, named, prober)
+    passed_over: list[str] = []
+    for program in _on_path(need):
+        answer = prober.examine(need, program, "PATH")
+        if isinstance(answer, Found):
+            return answer
+        passed_over.append(f"{program} {answer.why}")
+    source = _source(need)
+    cached = _cached(need, source, cache, prober)
+    if cached is not None:
+        return cached
+    with cache.lock(need.part, lambda: emit(Provide(need.part, "another ticketbench is fetching it; waiting"))):
+        # whoever held the lock may have fetched it meanwhile
+        cached = _cached(need, source, cache, prober)
+        if cached is not None:
+            return cached
+        emit(Provide(need.part, f"fetching {source.label}"))
+        folder = cache.install(source.folder, lambda into: source.fetch(into, emit))
+        answer = prober.examine(need, folder / source.program, f"cache:{source.label}")
+    if isinstance(answer, Unfit):
+        raise EnvironmentFailure(
+            f"{need.part}: what was fetched ({source.label}) {answer.why}" + _seen(passed_over), need.advice
+        )
+    emit(Provide(need.part, f"{source.label} is ready"))
+    return answer
+
+
+def _seen(passed_over: Sequence[str]) -> str:
+    return f"; passed over: {'; '.join(passed_over)}" if passed_over else ""
+
+
+def _named(need: Requirement, text: str, prober: Prober) -> Found:
+    path = Path(text).expanduser().absolute()
+    candidates = [path / name for name in need.names] if path.is_dir() else [path]
+    program = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if program is None:
+        what = f"holds no {' or '.join(need.names)}" if path.is_dir() else "does not exist"
+        raise UsageError(f"{need.variable}={text} {what}", hint=f"correct it, or unset it to have {need.part} found")
+    answer = prober.examine(need, program, "named")
+    if isinstance(answer, Unfit):
+        raise UsageError(
+            f"{need.variable}={text} {answer.why}", hint=f"name another, or unset it to have {need.part} found"
+        )
+    return answer
+
+
+def _on_path(need: Requirement) -> Iterator[Path]:
+    seen: set[Path] = set()
+    for folder in os.get_exec_path():
+        if not folder:
+            continue
+        for name in need.names:
+            program = Path(folder) / name
+            # the resolved one: what lies beside a program (initdb, its libraries) lies beside its target
+            resolved = program.resolve()
+            if resolved not in seen and resolved.is_file() and os.access(resolved, os.X_OK):
+                seen.add(resolved)
+                yield resolved
+
+
+def _source(need: Requirement) -> Source:
+    if need.part == "prometheus":
+        return DebianSource(need)
+    return WheelSource(need, fitting(WHEELS[need.part], need))
+
+
+def _cached(need: Requirement, source: Source, cache: Cache, prober: Prober) -> Found | None:
+    folder = cache.get(source.folder)
+    if folder is None:
+        return None
+    answer = prober.examine(need, folder / source.program, f"cache:{source.label}")
+    return answer if isinstance(answer, Found) else None
+
+
+__all__ = ["PARTS", "Binaries", "provide"]

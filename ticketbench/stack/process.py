@@ -1,0 +1,185 @@
+"""Processes that are known by pid and start time, so that a signal never reaches a stranger that got the pid."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from ticketbench.model import Record
+
+# The environment variable that labels every process of a stack with the stack's id.
+LABEL: Final = "TICKETBENCH_STACK"
+POLL_S: Final = 0.01
+
+
+class Process(Record):
+    """A process: ``started_ticks`` is its start in clock ticks since the boot (field 22 of /proc/PID/stat)."""
+
+    pid: int
+    started_ticks: int
+
+    def alive(self) -> bool:
+        """Tell whether this very process runs; a zombie does not."""
+        stat = _stat(self.pid)
+        return stat is not None and stat[0] not in "ZX" and stat[1] == self.started_ticks
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to this process, if it still is the same one."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signum)
+
+    def signal_group(self, signum: int) -> None:
+        """Send a signal to the process group that this process leads, if it still does."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.alive() and os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signum)
+
+
+def identify(pid: int) -> Process | None:
+    """Return the process that has this pid now, None where there is none or only a zombie."""
+    stat = _stat(pid)
+    return Process(pid=pid, started_ticks=stat[1]) if stat is not None and stat[0] not in "ZX" else None
+
+
+def _stat(pid: int) -> tuple[str, int, int] | None:
+    """Return a process's state letter, start time and parent."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
+    return fields[0], int(fields[19]), int(fields[1])
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the machine from others: start times count from it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _pids() -> Iterator[int]:
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only: a Path for each process costs more than the rest
+        if entry.isdigit():
+            yield int(entry)
+
+
+def labelled(stack_id: str) -> tuple[Process, ...]:
+    """Return the living processes that carry this stack's label, never ourselves or one of our ancestors.
+
+    Other users' processes cannot be read and are left out.
+    """
+    wanted = f"{LABEL}={stack_id}".encode()
+    spared = _ancestors()
+    found = []
+    for pid in _pids():
+        if pid in spared:
+            continue
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if wanted in environment.split(b"\0") and (process := identify(pid)) is not None:
+            found.append(process)
+    return tuple(found)
+
+
+def _ancestors() -> set[int]:
+    spared = {os.getpid()}
+    pid = os.getppid()
+    while pid > 0 and pid not in spared:
+        spared.add(pid)
+        stat = _stat(pid)
+        pid = stat[2] if stat is not None else 0
+    return spared
+
+
+def descendants(roots: Iterable[Process]) -> tuple[Process, ...]:
+    """Return all living processes below ``roots``, whatever session or group they made for themselves."""
+    children: dict[int, list[tuple[int, int]]] = {}
+    for pid in _pids():
+        stat = _stat(pid)
+        if stat is not None and stat[0] not in "ZX":
+            children.setdefault(stat[2], []).append((pid, stat[1]))
+    found: dict[int, Process] = {}
+    below = [root.pid for root in roots if root.alive()]
+    while below:
+        for pid, started in children.get(below.pop(), ()):
+            if pid not in found:
+                found[pid] = Process(pid=pid, started_ticks=started)
+                below.append(pid)
+    return tuple(found.values())
+
+
+def await_end(processes: Sequence[Process], timeout_s: float, reap: Callable[[], None] | None = None) -> bool:
+    """Wait until none of ``processes`` is alive; False after ``timeout_s``. ``reap`` is called between the looks."""
+    deadline = time.monotonic() + timeout_s
+    while any(process.alive() for process in processes):
+        if reap is not None:
+            reap()
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the end of the block, then deliver them to whoever handled them before.
+
+    Children are not affected: a handler, unlike a mask or an ignored signal, is not inherited. Outside of the main
+    thread no Python handler runs, so nothing has to be done there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def remember(signum: int, _frame: FrameType | None) -> None:
+        received.append(signum)
+
+    before = {}
+    try:
+        for held in (signal.SIGINT, signal.SIGTERM):
+            before[held] = signal.getsignal(held)
+            signal.signal(held, remember)
+        yield
+    finally:
+        for held, handler in before.items():
+            # None: installed by something other than Python, which cannot be put back
+            signal.signal(held, signal.SIG_DFL if handler is None else handler)
+        for signum in received:
+            signal.raise_signal(signum)
+
+
+def exit_text(process: subprocess.Popen[bytes]) -> str:
+    """Return how a process ended: ``exit status 1``, ``killed by SIGKILL``; ``running`` if it has not."""
+    status = process.poll()
+    if status is None:
+        return "running"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"
+
+
+def last_lines(log: Path, count: int = 5) -> str:
+    """Return the last lines of a log on one line, for a message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return "no log"
+    kept = [line.strip() for line in lines if line.strip()][-count:]
+    return " / ".join(kept)[-1500:] or "the log is empty"

