@@ -1,0 +1,66 @@
+// What a visitor does: one function for each request, with the tag that its series and SLOs are found by.
+
+import http from 'k6/http';
+import { sleep } from 'k6';
+
+// A visitor gives up after this long. The target answers 503 after 2 s without a connection, so that only a target
+// that hangs gets here.
+const PATIENCE = '5s';
+const LONGEST_RETRY_WAIT_S = 1;
+const DEFAULT_RETRY_WAIT_S = 0.5;
+const REQUEST_TIMEOUT = 1050; // k6's error_code
+const ANSWERED = http.expectedStatuses(201, 409); // an empty stock is a right answer
+const OK = http.expectedStatuses(200);
+
+/** GET /matches. */
+export function listMatches(params) {
+  return http.get(`${params.baseUrl}/matches`, {
+    tags: { name: 'matches' }, timeout: PATIENCE, responseCallback: OK,
+  });
+}
+
+/** GET /matches/{id}. */
+export function readMatch(params, match) {
+  return http.get(`${params.baseUrl}/matches/${match}`, {
+    tags: { name: 'match' }, timeout: PATIENCE, responseCallback: OK,
+  });
+}
+
+/** POST /tickets/{code}/validation for one of the 20 000 seeded tickets; `number` counts from 0 and wraps around. */
+export function validateTicket(params, number) {
+  const code = `SEED-${String((number % 20000) + 1).padStart(6, '0')}`;
+  return http.post(`${params.baseUrl}/tickets/${code}/validation`, null, {
+    tags: { name: 'validate' }, timeout: PATIENCE, responseCallback: OK,
+  });
+}
+
+/**
+ * POST /matches/{id}/purchases as `key`, which is also the buyer. After a 503 or a time-out it is tried once more with
+ * the same key, as late as Retry-After says but at most a second later: whether the first attempt sold a ticket is
+ * unknown, and the key keeps it from selling two. A 201 is noted as one ACK line, which the ledger audit is held
+ * against. Returns the last response.
+ */
+export function purchase(params, match, key) {
+  let response = attempt(params, match, key);
+  if (response.status === 503 || response.error_code === REQUEST_TIMEOUT) {
+    sleep(retryWait(response));
+    response = attempt(params, match, key);
+  }
+  if (response.status === 201) {
+    const ticket = response.json();
+    console.log(`ACK ${JSON.stringify({ at: Date.now(), match, key, ticket: ticket.ticket_id })}`);
+  }
+  return response;
+}
+
+function attempt(params, match, key) {
+  return http.post(`${params.baseUrl}/matches/${match}/purchases`, JSON.stringify({ buyer: key }), {
+    headers: { 'Content-Type': 'application/json', 'Idempotency-Key': key },
+    tags: { name: 'purchase' }, timeout: PATIENCE, responseType: 'text', responseCallback: ANSWERED,
+  });
+}
+
+function retryWait(response) {
+  const asked = Number.parseFloat(response.headers['Retry-After']);
+  return Number.isFinite(asked) ? Math.min(Math.max(asked, 0), LONGEST_RETRY_WAIT_S) : DEFAULT_RETRY_WAIT_S;
+}

@@ -1,0 +1,254 @@
+"""What k6 leaves behind, in either of its formats, turned into our records: log, summary, acknowledged purchases.
+
+Nothing here starts k6 or judges what it says.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ticketbench.model import Ack, Slo, Threshold
+
+# https://github.com/grafana/k6/blob/master/errext/exitcodes/codes.go
+EXIT_THRESHOLDS: Final = 99
+EXIT_INTERRUPTED: Final = 105
+EXIT_PORT_BUSY: Final = 106
+EXIT_SCRIPT_ABORTED: Final = 108
+
+# The REST API's states (k6's lib.ExecutionStatus).
+STATUS_RUNNING: Final = 7
+
+MAX_MESSAGES: Final = 12  # distinct ones; a dead target makes one line for each request
+
+_LOCATION: Final = re.compile(r"(?:file://)?(?:/[^\s/:'\"()]+)+/(?=[^\s/:'\"()]+\.(?:js|mjs|ts|json|tar)\b)")
+_NUMBER: Final = re.compile(r"\d+")
+_PREFIX: Final = re.compile(r"^(?:GoError|Error|Uncaught \(in promise\) Error): ")
+_CROSSED: Final = re.compile(r"thresholds on metrics '(.*)' have been crossed")
+_FILTER: Final = re.compile(r"^(?P<aggregate>[a-z]+(?:\([0-9.]+\))?)\s*[<>=!]")
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of k6's own log: ``text`` is its first line, without folders of this machine."""
+
+    level: str
+    text: str
+
+    @property
+    def serious(self) -> bool:
+        """Whether it is a warning or worse."""
+        return self.level in {"warning", "error", "fatal", "panic"}
+
+
+def without_folders(text: str) -> str:
+    """Return ``text`` with the folders in front of script names cut off: a report travels, and folders name people."""
+    return _LOCATION.sub("", text)
+
+
+def read_log(lines: Iterable[str]) -> list[LogLine]:
+    """Parse what k6 wrote with ``--log-format json``. A line that is no JSON (a Go panic) counts as an error."""
+    found: list[LogLine] = []
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+            level, message, detail = str(raw["level"]), str(raw["msg"]), str(raw.get("error", ""))
+        except (ValueError, KeyError, TypeError):
+            level, message, detail = "error", line, ""
+        text = _first_line(message)
+        found.append(LogLine(level, f"{text}: {_first_line(detail)}" if detail else text))
+    return found
+
+
+def _first_line(message: str) -> str:
+    lines = [line.strip(" \t-") for line in without_folders(message).splitlines() if line.strip()]
+    if not lines:
+        return ""
+    # "There were problems with ...:" is followed by the problems themselves.
+    head = " ".join(lines) if lines[0].endswith(":") else lines[0]
+    return _PREFIX.sub("", head).strip()
+
+
+def messages(log: Sequence[LogLine], limit: int = MAX_MESSAGES) -> tuple[str, ...]:
+    """Return the distinct warnings and errors, first come first, each with how often it was said.
+
+    Lines that differ in numbers only (addresses, ids, durations) are one message.
+    """
+    first: dict[str, str] = {}
+    count: dict[str, int] = {}
+    for line in log:
+        if line.serious:
+            key = _NUMBER.sub("#", line.text)
+            first.setdefault(key, line.text)
+            count[key] = count.get(key, 0) + 1
+    said = [text if count[key] == 1 else f"{text} ({count[key]} times)" for key, text in first.items()]
+    if len(said) > limit:
+        said = [*said[:limit], f"and {len(said) - limit} more kinds of messages"]
+    return tuple(said)
+
+
+def first_error(log: Sequence[LogLine]) -> str:
+    """Return the first error's text, or the first line's, or an empty text."""
+    errors = [line.text for line in log if line.level in {"error", "fatal", "panic"}]
+    return next(iter(errors or [line.text for line in log]), "")
+
+
+# --- the summary ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of k6's end-of-test summary. Counts are of the whole execution; trends in milliseconds."""
+
+    requests: int
+    iterations: int
+    dropped_iterations: int
+    vus_max: int
+    thresholds: tuple[Threshold, ...]
+    trends_ms: dict[str, dict[str, float]]
+    version: str = ""
+
+
+def parse_summary(raw: Mapping[str, Any], slos: Sequence[Slo], crossed: frozenset[str] | None = None) -> Summary:
+    """Read a summary in any of k6's three formats.
+
+    ``--summary-export`` says of each threshold whether it *failed*; the format of ``handleSummary`` says whether it is
+    ``ok``; the machine-readable format of k6 2.x has no thresholds, so that ``crossed``, the metrics that k6's log
+    names as crossed, stands in: every SLO of such a metric counts as missed. ``slos`` are those of the script. A
+    threshold that no source says anything about is missed: missing data is never a pass. Raises ValueError for
+    anything else.
+    """
+    metrics, version = _metrics(raw)
+    thresholds: dict[tuple[str, str], Threshold] = {}
+    for name, metric in metrics.items():
+        for expression, ok in metric.verdicts.items():
+            thresholds[name, expression] = Threshold(
+                metric=name, expression=expression, ok=ok, value=_value(metric.values, expression)
+            )
+    machine_readable = "results" in raw
+    for slo in slos:
+        key = (slo.metric, slo.expression)
+        if key not in thresholds:
+            ok = machine_readable and crossed is not None and slo.metric not in crossed
+            values = metrics[slo.metric].values if slo.metric in metrics else {}
+            value = _value(values, slo.expression)
+            thresholds[key] = Threshold(metric=slo.metric, expression=slo.expression, ok=ok, value=value)
+    return Summary(
+        requests=_count(metrics, "http_reqs", "count"),
+        iterations=_count(metrics, "iterations", "count"),
+        dropped_iterations=_count(metrics, "dropped_iterations", "count"),
+        vus_max=_count(metrics, "vus_max", "max"),
+        thresholds=tuple(thresholds.values()),
+        trends_ms={name: metric.values for name, metric in metrics.items() if "avg" in metric.values},
+        version=version,
+    )
+
+
+def crossed_metrics(log: Sequence[LogLine], exit_code: int) -> frozenset[str] | None:
+    """Return the metrics whose thresholds k6's log names as crossed; None where k6 did not come to a verdict."""
+    names = {
+        name.strip() for line in log if (match := _CROSSED.search(line.text)) for name in _split_metrics(match.group(1))
+    }
+    return frozenset(names) if exit_code == 0 or names else None
+
+
+def _split_metrics(text: str) -> list[str]:
+    return re.split(r",\s*(?![^{}]*\})", text)  # a tag filter holds commas of its own
+
+
+@dataclass(frozen=True)
+class _Metric:
+    values: dict[str, float]
+    verdicts: dict[str, bool]  # threshold's expression -> ok
+
+
+def _metrics(raw: Mapping[str, Any]) -> tuple[dict[str, _Metric], str]:
+    if isinstance(results := raw.get("results"), dict):
+        listed = list(results.get("metrics") or [])
+        listed += (results.get("checks") or {}).get("metrics") or []
+        version = str((raw.get("metadata") or {}).get("k6Version", ""))
+        return {str(each["name"]): _Metric(_numbers(each.get("values") or {}), {}) for each in listed}, version
+    metrics = raw.get("metrics")
+    if metrics is None:
+        raise ValueError("it has neither `metrics` nor `results`")
+    return {str(name): _metric(metric) for name, metric in metrics.items()}, ""
+
+
+def _metric(metric: Mapping[str, Any]) -> _Metric:
+    nested = metric.get("values")
+    verdicts: dict[str, bool] = {}
+    for expression, verdict in (metric.get("thresholds") or {}).items():
+        verdicts[str(expression)] = bool(verdict["ok"]) if isinstance(verdict, dict) else not verdict
+    return _Metric(_numbers(nested if isinstance(nested, dict) else metric), verdicts)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        str(name): float(value)
+        for name, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _count(metrics: Mapping[str, _Metric], name: str, key: str) -> int:
+    return round(metrics[name].values.get(key, 0)) if name in metrics else 0
+
+
+def _value(values: Mapping[str, float], expression: str) -> float | None:
+    match = _FILTER.match(expression.strip())
+    if match is None:
+        return None
+    # The exported summary calls a Rate's share "value", and every format calls p(50) "med".
+    other = {"rate": "value", "p(50)": "med"}
+    aggregate = match["aggregate"]
+    for name in (aggregate, other.get(aggregate)):
+        if name is not None and name in values:
+            return values[name]
+    return None
+
+
+# --- the console ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Console:
+    """What the script printed: acknowledged purchases, lines that began as one and are none, and everything else."""
+
+    acks: tuple[Ack, ...]
+    malformed: int
+    other: tuple[str, ...]
+
+
+def read_console(lines: Iterable[str]) -> Console:
+    """Parse a ``--console-output`` file that was written with ``--log-format json``."""
+    acks: list[Ack] = []
+    other: list[str] = []
+    malformed = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            text = str(json.loads(line)["msg"])
+        except (ValueError, KeyError, TypeError):
+            malformed += "ACK " in line  # torn off where k6 was killed
+            continue
+        if not text.startswith("ACK "):
+            other.append(without_folders(text))
+            continue
+        try:
+            raw = json.loads(text[4:])
+            acks.append(
+                Ack(
+                    at_s=float(raw["at"]) / 1000,
+                    match_id=int(raw["match"]),
+                    key=str(raw["key"]),
+                    ticket_id=int(raw["ticket"]),
+                )
+            )
+        except (ValueError, KeyError, TypeError):
+            malformed += 1
+    return Console(tuple(acks), malformed, tuple(other))

@@ -1,0 +1,392 @@
+"""Finds k6 scripts, and reads through ``k6 inspect`` what a script says of itself and what load it will offer.
+
+Any script runs: metadata in ``options.ext.ticketbench`` is optional, and what is there must be right.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from ticketbench import factors, k6, paths
+from ticketbench.errors import EnvironmentFailure, UsageError
+from ticketbench.model import Level, OfferedSlope, Scenario, Schedule, Shape, Slo
+
+INSPECT_TIMEOUT_S: Final = 60.0  # it takes about 0.1 s; a script that computes for a minute in its init code is broken
+
+# The shortest steady probe, after its warm-up, that the search for a capacity relies on.
+SHORTEST_STEADY_S: Final = 20.0
+
+# Factors that reach a script, and the environment variable that each becomes.
+LOAD_VARIABLES: Final = {
+    "rate": "RATE",
+    "duration": "DURATION",
+    "vus": "VUS",
+    "hot_share": "HOT_SHARE",
+    "stock": "STOCK",
+}
+# Two values each, both possible: a script that makes the same of both does not use the variable.
+_PROBES: Final = {"RATE": ("50", "60"), "DURATION": ("30", "40"), "VUS": ("50", "60")}
+
+_PLACEHOLDERS: Final = {"BASE_URL": "http://127.0.0.1:9", "TRIAL": "inspect", "SEED": "1"}
+_SHAPES: Final[tuple[str, ...]] = get_args(Shape)
+_KEYS: Final = ("title", "asks", "shape", "goal", "warmup", "levels", "reads")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
+_UNIT_S: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DEFAULT_MAX_DURATION_S: Final = 600.0  # k6's own, of the executors that count iterations
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def bundled() -> tuple[str, ...]:
+    """Return the names of the scenarios that come with ticketbench."""
+    return tuple(sorted(path.stem for path in paths.data_dir("scenarios").glob("*.js")))
+
+
+def find(text: str) -> Path:
+    """Return the script that ``text`` names: a bundled name, or the path of a ``.js`` file. Raises UsageError."""
+    names = bundled()
+    if text in names:
+        return paths.data_dir("scenarios") / f"{text}.js"
+    known = f"bundled are {', '.join(names)}"
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise UsageError(f"SCENARIO {text!r} is a folder: give a .js file, or a bundled name ({known})")
+    if path.suffix != ".js":
+        what = "is not a .js file" if path.exists() else "is neither a bundled name nor a .js file"
+        raise UsageError(f"SCENARIO {text!r} {what}: {known}")
+    if not path.is_file():
+        raise UsageError(f"SCENARIO {text!r} does not exist: {known}")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"SCENARIO {text!r} cannot be read", hint="check the file's permissions")
+    return path.resolve()
+
+
+def load_env(levels: Mapping[str, Level]) -> dict[str, str]:
+    """Return the environment that tells a script its load: a variable for each load factor in ``levels``, and STOCK."""
+    return {
+        variable: f"{level:.12g}" if isinstance(level, float) else str(level)
+        for name, variable in LOAD_VARIABLES.items()
+        if (level := levels.get(name)) is not None
+    }
+
+
+# --- inspecting -------------------------------------------------------------------------------------------------------
+
+
+def inspect(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> tuple[Scenario, Schedule]:
+    """Return what ``script`` says of itself and what it will offer when it is given ``env``.
+
+    Raises UsageError for a script that k6 does not accept (in k6's own words) and for wrong metadata (every fault
+    named), EnvironmentFailure where k6 itself cannot be run.
+    """
+    options = _options(k6_command, script, env)
+    meta = _metadata(script, options)
+    scenario = Scenario(
+        name=script.stem if _is_bundled(script) else script.name,
+        script=script.name,
+        sha256=_sha256(k6_command, script, env),
+        title=meta.title,
+        asks=meta.asks,
+        shape=meta.shape,
+        goal=meta.goal,
+        slos=_slos(options),
+        levels=meta.levels,
+    )
+    return scenario, _schedule(script, options, meta.warmup)
+
+
+def unused(
+    k6_command: Sequence[str], script: Path, names: Iterable[str], env: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Return those of the factors ``names`` that reach the script's load through no variable it uses.
+
+    RATE, DURATION and VUS show in k6's options. What a script uses in its journeys only cannot be seen from outside:
+    it says so in its metadata, ``reads: ["HOT_SHARE"]``. Factors that are not of the load's scope are never unused.
+    Raises what :func:`inspect` raises.
+    """
+    asked = [name for name in names if factors.get(name).scope == "load"]
+    if not asked:
+        return ()
+    base = dict(env or {})
+    reads = _metadata(script, _options(k6_command, script, base)).reads
+    ignored: list[str] = []
+    for name in asked:
+        variable = LOAD_VARIABLES[name]
+        if variable in reads:
+            continue
+        probes = _PROBES.get(variable)
+        if probes is None:
+            ignored.append(name)
+            continue
+        try:
+            seen = [_options(k6_command, script, {**base, variable: value}) for value in probes]
+        except UsageError:
+            continue  # without the variable it was accepted: so it reads it, and has limits of its own
+        if seen[0] == seen[1]:
+            ignored.append(name)
+    return tuple(ignored)
+
+
+def check(k6_command: Sequence[str], script: Path) -> tuple[str, ...]:
+    """Return what weakens a script that can be run: each a sentence. Raises what :func:`inspect` raises."""
+    options = _options(k6_command, script, {})
+    scenario, schedule = inspect(k6_command, script, {})
+    metrics = {slo.metric.partition("{")[0] for slo in scenario.slos}
+    functional = scenario.shape == "functional"
+    warnings: list[str] = []
+    if not (options.get("ext") or {}).get("ticketbench"):
+        warnings.append("it has no metadata in options.ext.ticketbench: the whole execution is taken for the window")
+    if not scenario.slos:
+        warnings.append("it has no thresholds: nothing says what is good enough")
+    elif not metrics & {"http_req_failed", "checks"}:
+        warnings.append("no threshold is on http_req_failed: a dead server answers in 0 ms and would pass")
+    if schedule.open_model and "dropped_iterations" not in metrics:
+        warnings.append("no threshold is on dropped_iterations: journeys that never started would go unnoticed")
+    if not schedule.open_model and not functional:
+        warnings.append("its load is closed: a slow target is offered less, which hides how slow it is")
+    if scenario.shape == "steady" and schedule.window_start_s == 0:
+        warnings.append("it is steady and has no warm-up: name the k6 scenarios that warm up in `warmup`")
+    if scenario.shape == "steady" and schedule.window_end_s - schedule.window_start_s < SHORTEST_STEADY_S:
+        warnings.append(f"its window is shorter than {SHORTEST_STEADY_S:g} s: too short for a steady state")
+    if any(isinstance(each, dict) and each.get("abortOnFail") for each in _thresholds(options)):
+        warnings.append("a threshold has abortOnFail: the trial ends early, and its window is cut off")
+    return tuple(warnings)
+
+
+def _is_bundled(script: Path) -> bool:
+    return script.parent.resolve() == paths.data_dir("scenarios").resolve()
+
+
+def _k6(k6_command: Sequence[str], command: str, script: Path, env: Mapping[str, str], *flags: str) -> bytes:
+    """Run a k6 command that only reads the script. The script sees ``env``, and nothing of ours."""
+    told = {**_PLACEHOLDERS, **env}
+    words = [*k6_command, command, "--log-format", "json", *flags]
+    words += [word for name, value in told.items() for word in ("-e", f"{name}={value}")]
+    try:
+        done = subprocess.run(
+            [*words, str(script)], capture_output=True, timeout=INSPECT_TIMEOUT_S, env={}, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(
+            f"k6 was still reading {script.name} after {INSPECT_TIMEOUT_S:g} s", hint="look for a loop in its init code"
+        ) from error
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"k6 cannot be started: {error.strerror}", "`ticketbench doctor` says where k6 is looked for"
+        ) from error
+    if done.returncode != 0:
+        log = k6.read_log(done.stderr.decode(errors="replace").splitlines())
+        said = k6.first_error(log) or f"exit code {done.returncode} without a word"
+        raise UsageError(f"k6 does not accept {script.name}: {said}")
+    return done.stdout
+
+
+def _options(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> dict[str, Any]:
+    out = _k6(k6_command, "inspect", script, env, "--execution-requirements")
+    try:
+        options = json.loads(out)
+    except ValueError as error:
+        raise EnvironmentFailure(f"k6 inspect wrote what is not JSON: {error}", "check the version of k6") from error
+    if not isinstance(options, dict):
+        raise EnvironmentFailure("k6 inspect wrote no options", "check the version of k6")
+    return options
+
+
+def _sha256(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> str:
+    """Hash the script and every local file it imports or opens, as k6 itself bundles them, by relative name."""
+    bundle = _k6(k6_command, "archive", script, env, "--exclude-env-vars", "-O", "/dev/stdout")
+    digest = hashlib.sha256()
+    home = script.resolve().parent
+    with tarfile.open(fileobj=io.BytesIO(bundle)) as archive:
+        files: dict[str, bytes] = {}
+        for member in archive.getmembers():
+            content = archive.extractfile(member) if member.name.startswith("file/") and member.isfile() else None
+            if content is not None:
+                relative = os.path.relpath(Path("/") / member.name.removeprefix("file/"), home)
+                files[relative] = content.read()
+    files.setdefault(script.name, script.read_bytes())
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(files[name]).digest())
+    return digest.hexdigest()
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    title: str
+    asks: str
+    shape: Shape
+    goal: str | None
+    warmup: tuple[str, ...]
+    levels: dict[str, Level]
+    reads: tuple[str, ...]
+
+
+def _metadata(script: Path, options: Mapping[str, Any]) -> _Metadata:
+    raw = (options.get("ext") or {}).get("ticketbench", {})
+    if not isinstance(raw, dict):
+        raise UsageError(f"{script.name}: options.ext.ticketbench = {raw!r} is not an object")
+    problems = [f"there is no key {key!r}: known are {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
+    shape: Shape = "transient"
+    match raw.get("shape", "transient"):
+        case "functional" | "steady" | "transient" as known:
+            shape = known
+        case other:
+            problems.append(f"shape = {other!r} is unknown: known are {', '.join(_SHAPES)}")
+    reads = _names(raw, "reads", LOAD_VARIABLES.values(), "known are", problems)
+    meta = _Metadata(
+        title=_text(raw, "title", script.name, problems) or script.name,
+        asks=_text(raw, "asks", "", problems) or "",
+        shape=shape,
+        goal=_text(raw, "goal", None, problems),
+        warmup=_names(raw, "warmup", options.get("scenarios") or {}, "the script's k6 scenarios are", problems),
+        levels=_levels(raw.get("levels") or {}, problems),
+        reads=reads,
+    )
+    if problems:
+        raise UsageError(
+            *(f"{script.name}: options.ext.ticketbench: {problem}" for problem in problems),
+            hint="docs/signals.md, scenario conventions",
+        )
+    return meta
+
+
+def _text(raw: Mapping[str, Any], key: str, default: str | None, problems: list[str]) -> str | None:
+    value = raw.get(key, default)
+    if value is None or isinstance(value, str):
+        return value
+    problems.append(f"{key} = {value!r} is not text")
+    return default
+
+
+def _names(
+    raw: Mapping[str, Any], key: str, known: Iterable[str], listed_as: str, problems: list[str]
+) -> tuple[str, ...]:
+    values = raw.get(key) or []
+    if not isinstance(values, list):
+        problems.append(f"{key} = {values!r} is not a list of names")
+        return ()
+    known = tuple(known)
+    problems += [
+        f"{key} names {value!r}: {listed_as} {', '.join(known) or 'none'}" for value in values if value not in known
+    ]
+    return tuple(value for value in values if value in known)
+
+
+def _levels(raw: object, problems: list[str]) -> dict[str, Level]:
+    if not isinstance(raw, dict):
+        problems.append(f"levels = {raw!r} is not an object of factors")
+        return {}
+    levels: dict[str, Level] = {}
+    for name, value in raw.items():
+        text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+        try:
+            levels[name] = factors.get(name).parse(text)
+        except UsageError as error:
+            problems.append(f"levels: {error.message}")
+        except ValueError as error:
+            problems.append(f"levels: {error}")
+    return levels
+
+
+def _thresholds(options: Mapping[str, Any]) -> list[Any]:
+    return [each for expressions in (options.get("thresholds") or {}).values() for each in expressions]
+
+
+def _slos(options: Mapping[str, Any]) -> tuple[Slo, ...]:
+    return tuple(
+        Slo(metric=metric, expression=each["threshold"] if isinstance(each, dict) else str(each))
+        for metric, expressions in sorted((options.get("thresholds") or {}).items())
+        for each in expressions
+    )
+
+
+# --- schedule ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One k6 scenario: when it runs, and what it offers; ``slopes`` is None for a closed model."""
+
+    start_s: float
+    end_s: float
+    slopes: tuple[OfferedSlope, ...] | None
+
+
+def _schedule(script: Path, options: Mapping[str, Any], warmup: tuple[str, ...]) -> Schedule:
+    scenarios = options.get("scenarios") or {"default": {"executor": "per-vu-iterations"}}  # k6's own default
+    pieces = {name: _piece(script, name, raw) for name, raw in scenarios.items()}
+    window = {name: piece for name, piece in pieces.items() if name not in warmup}
+    if not window:
+        raise UsageError(f"{script.name}: every k6 scenario is a warm-up, so there is nothing to measure")
+    open_model = all(piece.slopes is not None for piece in window.values())
+    slopes = [slope for piece in window.values() for slope in piece.slopes or ()]
+    return Schedule(
+        window_start_s=min(piece.start_s for piece in window.values()),
+        window_end_s=max(piece.end_s for piece in window.values()),
+        total_s=max(piece.end_s for piece in pieces.values()),
+        offered=tuple(sorted(slopes, key=lambda slope: (slope.start_s, slope.end_s))) if open_model else (),
+        open_model=open_model,
+        max_vus=int(options.get("maxVUs") or 1),
+        warmup_scenarios=warmup,
+    )
+
+
+def _piece(script: Path, name: str, raw: Mapping[str, Any]) -> _Piece:
+    executor = str(raw.get("executor"))
+    start_s = _seconds(raw.get("startTime"), 0.0)
+    stages = [(float(each["target"]), _seconds(each["duration"], 0.0)) for each in raw.get("stages") or ()]
+    match executor:
+        case "constant-arrival-rate":
+            rate = float(raw["rate"]) / _seconds(raw.get("timeUnit"), 1.0)
+            end_s = start_s + _seconds(raw["duration"], 0.0)
+            slope = OfferedSlope(start_s=start_s, end_s=end_s, from_per_s=rate, to_per_s=rate)
+            return _Piece(start_s, end_s, (slope,))
+        case "ramping-arrival-rate":
+            unit_s = _seconds(raw.get("timeUnit"), 1.0)
+            slopes = _ramps(start_s, float(raw.get("startRate") or 0) / unit_s, [(t / unit_s, d) for t, d in stages])
+            return _Piece(start_s, start_s + sum(duration for _, duration in stages), slopes)
+        case "constant-vus":
+            return _Piece(start_s, start_s + _seconds(raw["duration"], 0.0), None)
+        case "ramping-vus":
+            return _Piece(start_s, start_s + sum(duration for _, duration in stages), None)
+        case "per-vu-iterations" | "shared-iterations":
+            return _Piece(start_s, start_s + _seconds(raw.get("maxDuration"), _DEFAULT_MAX_DURATION_S), None)
+    raise UsageError(
+        f"{script.name}: k6 scenario {name!r} has executor {executor!r}, whose load is not known beforehand",
+        hint="constant-arrival-rate and ramping-arrival-rate offer a known load",
+    )
+
+
+def _ramps(start_s: float, rate: float, stages: Iterable[tuple[float, float]]) -> tuple[OfferedSlope, ...]:
+    slopes: list[OfferedSlope] = []
+    for target, duration_s in stages:
+        if duration_s > 0:  # a stage of no length is a jump
+            end_s = start_s + duration_s
+            slopes.append(OfferedSlope(start_s=start_s, end_s=end_s, from_per_s=rate, to_per_s=target))
+            start_s = end_s
+        rate = target
+    return tuple(slopes)
+
+
+def _seconds(text: object, default: float) -> float:
+    """Return a Go duration (``1m2.5s``) in seconds; ``default`` for None."""
+    if text is None:
+        return default
+    parts = _DURATION.findall(str(text))
+    if "".join(number + unit for number, unit in parts) != str(text):
+        if text in {"0", 0}:
+            return 0.0
+        raise EnvironmentFailure(f"k6 inspect wrote a duration that is none: {text!r}", "check the version of k6")
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
