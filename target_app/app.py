@@ -1,0 +1,94 @@
+"""Puts the sale together: one function, and nothing happens before it is called."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
+
+from target_app import queries
+from target_app.catalogue import Catalogue
+from target_app.database import Database
+from target_app.endpoints import health_router, refuse, refuse_input, sale_router
+from target_app.errors import SaleError, StartupError, Unavailable
+from target_app.figures import PURCHASE, Figures
+from target_app.health import Health
+from target_app.locking import guard_of
+from target_app.metrics import SaleCollector, registry_of
+from target_app.middleware import Measured
+from target_app.purchases import Purchases
+from target_app.redis_store import RedisStore
+from target_app.runtime import GcWatch, LoopWatch
+from target_app.settings import Settings
+from target_app.validation import Gate
+
+# No match and no ticket has these: executing the statement prepares it and touches nothing.
+_NOWHERE = {"for_match": 0, "for_buyer": "", "with_key": ""}
+
+
+class Sale:
+    """The parts of one worker's sale, opened and closed together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.figures = Figures()
+        self.database = Database(settings)
+        self.store = RedisStore(settings)
+        self.loop = LoopWatch()
+        self.gc = GcWatch()
+        guard = guard_of(settings, self.figures, self.store)
+        self.catalogue = Catalogue(settings, self.database, self.store, self.figures)
+        self.purchases = Purchases(settings, self.database, guard, self.figures)
+        self.gate = Gate(settings, self.database, self.figures)
+        self.health = Health(self.database, self.store, self.figures)
+
+    def registry(self) -> CollectorRegistry:
+        """Return a registry with all metrics of this worker."""
+        return registry_of(SaleCollector(self.figures, self.database.pool, self.loop, self.gc))
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Hold all connections open, and the stock of ``locking=redis`` in place. Raises StartupError."""
+        try:
+            await self.store.open()
+            await self.database.open([(queries.purchase_view, _NOWHERE), (queries.one_match, {"for_match": 0})])
+            await self._put_stock()
+            self.loop.start()
+            self.gc.start()
+            yield
+        finally:
+            self.gc.stop()
+            self.loop.stop()
+            await self.database.close()
+            await self.store.close()
+
+    async def _put_stock(self) -> None:
+        if self._settings.locking != "redis":
+            return
+        stages = self.figures.routes[PURCHASE].stages
+        try:
+            async with self.database.read(stages) as session:
+                rows = await session.all(queries.stock_by_sales)
+            await self.store.set_stocks({row.id: row.stock for row in rows}, stages)
+        except Unavailable as error:
+            raise StartupError(f"the stock could not be put into Redis: {error.kind}") from error
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; its lifespan opens what it needs. ``app.state.sale`` is its :class:`Sale`."""
+    sale = Sale(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with sale.opened():
+            yield
+
+    app = FastAPI(title="Ticket sale", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.state.sale = sale
+    app.include_router(sale_router(sale.catalogue, sale.purchases, sale.gate))
+    app.include_router(health_router(sale.health))
+    app.add_exception_handler(SaleError, refuse)
+    app.add_exception_handler(RequestValidationError, refuse_input)
+    app.add_middleware(Measured, figures=sale.figures)
+    return app

@@ -1,0 +1,84 @@
+"""Looking at matches: through the cache, or in PostgreSQL each time."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row
+
+from target_app import queries
+from target_app.database import Database
+from target_app.errors import RedisError, UnknownMatch
+from target_app.figures import MATCH, MATCHES, Figures, Stages
+from target_app.redis_store import RedisStore
+from target_app.settings import Settings
+
+
+class Catalogue:
+    """The matches as JSON, ready to be sent."""
+
+    def __init__(self, settings: Settings, database: Database, store: RedisStore, figures: Figures) -> None:
+        self._database = database
+        self._store = store
+        self._figures = figures
+        self._cached = settings.cache == "on"
+        self._stock_in_redis = settings.locking == "redis"
+        self._all_stages = figures.routes[MATCHES].stages
+        self._one_stages = figures.routes[MATCH].stages
+
+    async def matches(self) -> bytes:
+        """Return all matches. Raises Unavailable."""
+        stages = self._all_stages
+        body = await self._from_cache("matches", stages)
+        if body is None:
+            async with self._database.read(stages) as session:
+                rows = await session.all(queries.all_matches)
+            body = json.dumps(await self._shown(rows, stages)).encode()
+            await self._to_cache("matches", body, stages)
+        return body
+
+    async def match(self, match_id: int) -> bytes:
+        """Return one match; one that does not exist is never cached. Raises UnknownMatch, Unavailable."""
+        stages = self._one_stages
+        name = f"match:{match_id}"
+        body = await self._from_cache(name, stages)
+        if body is None:
+            async with self._database.read(stages) as session:
+                row = await session.one(queries.one_match, {"for_match": match_id})
+            if row is None:
+                raise UnknownMatch
+            (shown,) = await self._shown([row], stages)
+            body = json.dumps(shown).encode()
+            await self._to_cache(name, body, stages)
+        return body
+
+    async def _from_cache(self, name: str, stages: Stages) -> bytes | None:
+        if not self._cached:
+            return None
+        try:
+            body = await self._store.cached(name, stages)
+        except RedisError:  # without its cache the sale is slower, not closed
+            body = None
+        if body is None:
+            self._figures.cache_misses += 1
+        else:
+            self._figures.cache_hits += 1
+        return body
+
+    async def _to_cache(self, name: str, body: bytes, stages: Stages) -> None:
+        if not self._cached:
+            return
+        try:
+            await self._store.keep(name, body, stages)
+        except RedisError:
+            return
+
+    async def _shown(self, rows: Sequence[Row[Any]], stages: Stages) -> list[dict[str, Any]]:
+        """Return rows as they are shown; where Redis keeps the stock, with what it says (raises RedisError)."""
+        shown = [{**row._mapping, "kickoff": row.kickoff.isoformat()} for row in rows]  # noqa: SLF001  (public API)
+        if self._stock_in_redis and shown:
+            stocks = await self._store.stocks([each["id"] for each in shown], stages)
+            for each, stock in zip(shown, stocks, strict=True):
+                if stock is not None:  # a match that is not on sale has none there
+                    each["stock"] = stock
+        return shown

@@ -1,0 +1,111 @@
+"""The command line: ``python -m target_app settings | init-db | serve``.
+
+Exit codes: 0 good; 1 could not start, or a worker ended by itself; 2 a wrong option. What is heavy is imported by the
+command that needs it: the supervisor of a sale needs none of it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from target_app.errors import StartupError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Usage errors exit with 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        match options.command:
+            case "settings":
+                return _settings()
+            case "init-db":
+                return _init_db(reset=options.reset)
+            case "serve":
+                return _serve(parser, options)
+            case _:
+                return _worker(options)
+    except StartupError as error:
+        sys.stderr.write(f"target_app: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m target_app", description="A ticket sale, to be load-tested.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("settings", help="print the JSON schema of all settings (TARGET_* in the environment)")
+
+    init_db = commands.add_parser("init-db", help="create and fill the tables at TARGET_DATABASE_URL")
+    init_db.add_argument("--reset", action="store_true", help="drop the sale that the database holds first")
+
+    serve = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
+    serve.add_argument("--workers", type=int, metavar="N", help="processes (default: TARGET_WORKERS)")
+    serve.add_argument("--metrics-ports", required=True, metavar="A,B,...", help="one port for each worker's metrics")
+    where = serve.add_mutually_exclusive_group(required=True)
+    where.add_argument("--fd", type=int, help="take over this listening socket")
+    where.add_argument("--port", type=int, help="listen here")
+    serve.add_argument("--host", default="127.0.0.1", help="address of --port (default: %(default)s)")
+    _metrics_host(serve)
+
+    worker = commands.add_parser("worker", help="one process of `serve`; not to be started by hand")
+    worker.add_argument("--fd", type=int, required=True)
+    worker.add_argument("--metrics-port", type=int, required=True)
+    _metrics_host(worker)
+    worker.add_argument("--parent", type=int, required=True)
+    return parser
+
+
+def _metrics_host(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--metrics-host", default="127.0.0.1", help="address of the metrics (default: %(default)s)")
+
+
+def _settings() -> int:
+    from target_app.settings import Settings
+
+    sys.stdout.write(json.dumps(Settings.model_json_schema(), indent=2) + "\n")
+    return 0
+
+
+def _init_db(*, reset: bool) -> int:
+    from target_app import settings
+    from target_app.seed import init_db
+
+    init_db(settings.load(), reset=reset)
+    return 0
+
+
+def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from target_app import supervisor
+
+    workers = options.workers
+    if workers is None:
+        from target_app import settings
+
+        workers = settings.load().workers
+    try:
+        ports = tuple(int(port) for port in options.metrics_ports.split(","))
+    except ValueError:
+        parser.error(f"--metrics-ports {options.metrics_ports}: not port numbers with commas between them")
+    if workers < 1 or len(ports) != workers:
+        parser.error(f"--metrics-ports names {len(ports)} ports for {workers} workers: one each is needed")
+    return supervisor.serve(
+        supervisor.Serving(
+            metrics_ports=ports,
+            metrics_host=options.metrics_host,
+            host=options.host,
+            port=options.port,
+            fd=options.fd,
+        )
+    )
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from target_app import worker
+
+    return worker.run(
+        fd=options.fd,
+        metrics_host=options.metrics_host,
+        metrics_port=options.metrics_port,
+        parent_pid=options.parent,
+    )

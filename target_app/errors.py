@@ -1,0 +1,101 @@
+# ruff: noqa: N818  (each is named for what the buyer is told; half of them are answers rather than errors)
+"""What a request can end with instead of success, each with the status and the kind that it is answered with.
+
+One exception handler turns a :class:`SaleError` into its answer. Anything else is a bug: a 500 with its traceback in
+the log.
+"""
+
+from typing import ClassVar
+
+# What a refused client should wait, in seconds. Overload here lasts for about as long as the waits that led to it.
+RETRY_AFTER_S = 1
+
+
+class StartupError(Exception):
+    """The process cannot do what it was started for; the message is one line for whoever started it."""
+
+
+class SaleError(Exception):
+    """An expected end of a request. ``kind`` is the machine-readable ``error`` of the answer."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "error"
+
+
+class UnknownMatch(SaleError):
+    """No match has this number."""
+
+    status = 404
+    kind = "unknown_match"
+
+
+class UnknownTicket(SaleError):
+    """No ticket has this code."""
+
+    status = 404
+    kind = "unknown_ticket"
+
+
+class SoldOut(SaleError):
+    """The stock is empty."""
+
+    status = 409
+    kind = "sold_out"
+
+
+class NotOnSale(SaleError):
+    """The match exists and its tickets are not for sale."""
+
+    status = 409
+    kind = "not_on_sale"
+
+
+class BuyerLimit(SaleError):
+    """The buyer holds as many tickets of the match as one may."""
+
+    status = 409
+    kind = "buyer_limit"
+
+
+class KeyReused(SaleError):
+    """The idempotency key belongs to another buyer's or another match's purchase."""
+
+    status = 422
+    kind = "key_reused"
+
+
+class Unavailable(SaleError):
+    """The sale could not decide; the client should try again with the same key. Answered with Retry-After."""
+
+    status = 503
+    kind = "unavailable"
+
+
+class PoolTimeout(Unavailable):
+    """No connection became free within ``pool_timeout_s``."""
+
+    kind = "pool_timeout"
+
+
+class LockTimeout(Unavailable):
+    """A row stayed locked for longer than ``lock_timeout_s``."""
+
+    kind = "lock_timeout"
+
+
+class Conflict(Unavailable):
+    """Others changed the same row each time, or the same key's purchase is still under way."""
+
+    kind = "conflict"
+
+
+class DatabaseError(Unavailable):
+    """PostgreSQL is gone, overloaded or too slow."""
+
+    kind = "database_error"
+
+
+class RedisError(Unavailable):
+    """Redis is gone or too slow."""
+
+    kind = "redis_error"

@@ -1,0 +1,151 @@
+"""Selling a ticket: look, pay, take and write, commit, and only then answer."""
+
+import asyncio
+from time import perf_counter
+from typing import Any, Final
+
+from sqlalchemy import Row
+
+from target_app import queries
+from target_app.database import Database, DuplicateKey, Session
+from target_app.errors import (
+    BuyerLimit,
+    Conflict,
+    DatabaseError,
+    KeyReused,
+    LockTimeout,
+    NotOnSale,
+    PoolTimeout,
+    RedisError,
+    SaleError,
+    SoldOut,
+    UnknownMatch,
+)
+from target_app.figures import PURCHASE, Figures
+from target_app.locking import Guard, Order, Ticket
+from target_app.settings import Settings
+
+# How long the loser of a race for one key looks for the winner's ticket: with the SQL lockings it is there at once,
+# with Redis the winner may still be writing it. A winner takes longer than that only when something is wrong.
+_LOOKS: Final = 20
+_BETWEEN_LOOKS_S: Final = 0.02
+
+_OUTCOME_OF: Final[dict[type[SaleError], str]] = {
+    SoldOut: "sold_out",
+    Conflict: "conflict",
+    PoolTimeout: "pool_timeout",
+    LockTimeout: "lock_timeout",
+    DatabaseError: "database_error",
+    RedisError: "database_error",  # the stores count as one
+}
+
+
+class _Replay(Exception):  # noqa: N818  (a way out of the transaction, not an error)
+    """The key has a ticket already."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        super().__init__()
+        self.ticket = ticket
+
+
+class Purchases:
+    """The sale of tickets under one set of factors."""
+
+    def __init__(self, settings: Settings, database: Database, guard: Guard, figures: Figures) -> None:
+        self._database = database
+        self._guard = guard
+        self._figures = figures
+        self._stages = figures.routes[PURCHASE].stages
+        self._buyer_limit = settings.buyer_limit
+        self._payment_s = settings.payment_ms / 1000
+        self._buy = self._paying_inside if settings.payment == "in_transaction" else self._paying_outside
+
+    async def purchase(self, order: Order) -> Ticket:
+        """Return the ticket, committed; the one that the key has, if it has one. Raises SaleError, and counts each."""
+        counts = self._figures.purchases
+        try:
+            ticket = await self._once(order)
+        except _Replay as replay:
+            counts["replayed"] += 1
+            return replay.ticket
+        except SaleError as error:
+            if outcome := _OUTCOME_OF.get(type(error)):
+                counts[outcome] += 1
+            raise
+        counts["sold"] += 1
+        return ticket
+
+    async def _once(self, order: Order) -> Ticket:
+        try:
+            return await self._buy(order)
+        except DuplicateKey:
+            await self._replay_the_winner(order)
+            raise Conflict from None
+        except SoldOut:
+            # The last ticket may have gone to this very key, after this request had looked for it.
+            async with self._database.read(self._stages) as session:
+                await self._replay_if_sold(session, order)
+            raise
+
+    async def _paying_outside(self, order: Order) -> Ticket:
+        """Give the connection back while the payment is waited for."""
+        async with self._database.read(self._stages) as session:
+            seen = await self._look(session, order)
+        await self._decide(order, seen)
+        await self._pay()
+        async with self._database.transaction(self._stages) as session:
+            ticket = await self._guard.sell(session, order, seen, self._stages)
+            await session.commit()
+        return ticket
+
+    async def _paying_inside(self, order: Order) -> Ticket:
+        """Keep the connection, idle in its transaction, while the payment is waited for: no row is locked yet."""
+        async with self._database.transaction(self._stages) as session:
+            seen = await self._look(session, order)
+            await self._decide(order, seen)
+            await self._pay()
+            ticket = await self._guard.sell(session, order, seen, self._stages)
+            await session.commit()
+        return ticket
+
+    async def _look(self, session: Session, order: Order) -> Row[Any]:
+        row = await session.one(
+            queries.purchase_view, {"for_match": order.match_id, "for_buyer": order.buyer, "with_key": order.key}
+        )
+        if row is None:
+            raise UnknownMatch
+        return row
+
+    async def _decide(self, order: Order, seen: Row[Any]) -> None:
+        """Raise what ends the purchase before it costs anybody anything."""
+        if seen.ticket_id is not None:
+            raise _Replay(_its_ticket(order, seen))
+        if not seen.on_sale:
+            raise NotOnSale
+        if await self._guard.stock(order, seen, self._stages) <= 0:
+            raise SoldOut
+        if seen.held >= self._buyer_limit:  # soft: purchases of one buyer at the same time do not see each other
+            raise BuyerLimit
+
+    async def _pay(self) -> None:
+        if self._payment_s > 0:
+            began = perf_counter()
+            await asyncio.sleep(self._payment_s)
+            self._stages.payment += perf_counter() - began
+
+    async def _replay_the_winner(self, order: Order) -> None:
+        for _ in range(_LOOKS):
+            async with self._database.read(self._stages) as session:
+                await self._replay_if_sold(session, order)
+            await asyncio.sleep(_BETWEEN_LOOKS_S)
+
+    async def _replay_if_sold(self, session: Session, order: Order) -> None:
+        row = await session.one(queries.ticket_of_key, {"with_key": order.key})
+        if row is not None:
+            raise _Replay(_its_ticket(order, row))
+
+
+def _its_ticket(order: Order, row: Row[Any]) -> Ticket:
+    if row.ticket_match_id != order.match_id or row.ticket_buyer != order.buyer:
+        raise KeyReused
+    return Ticket(row.ticket_id, row.ticket_match_id, row.ticket_code, order.key, row.ticket_price_pence)

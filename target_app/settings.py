@@ -1,0 +1,96 @@
+"""Everything about the sale that can be set, read from the environment in one place.
+
+Each factor of scope ``app`` or ``data`` in ticketbench's catalogue is exactly one setting here, with the same name,
+default and levels; a contract test holds the two together. The other settings are what a deployment must say
+(addresses) and the limits that keep every wait bounded.
+"""
+
+import os
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from target_app.errors import StartupError
+
+PREFIX: Final = "TARGET_"
+
+Switch = Literal["on", "off"]
+Locking = Literal["none", "pessimistic", "optimistic", "atomic", "redis"]
+Payment = Literal["outside", "in_transaction"]
+
+
+class Settings(BaseSettings):
+    """The settings of one deployment; ``TARGET_POOL_SIZE=2`` in the environment sets ``pool_size``. Frozen."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    # --- factors ---
+    pool_size: Annotated[int, Field(ge=1, le=200, description="connections a worker keeps to PostgreSQL")] = 10
+    max_overflow: Annotated[int, Field(ge=0, le=200, description="connections it may open beyond pool_size")] = 0
+    pool_timeout_s: Annotated[float, Field(ge=0.05, le=60, description="wait for a connection before a 503")] = 2.0
+    cache: Annotated[Switch, Field(description="matches are read through a cache in Redis")] = "on"
+    cache_ttl_s: Annotated[float, Field(ge=0.05, le=3600, description="how long a cached match lives")] = 1.0
+    locking: Annotated[Locking, Field(description="how a purchase guards the stock; none is a race, on purpose")] = (
+        "atomic"
+    )
+    workers: Annotated[int, Field(ge=1, le=16, description="processes that serve the sale")] = 1
+    payment: Annotated[Payment, Field(description="where the payment is waited for")] = "outside"
+    payment_ms: Annotated[float, Field(ge=0, le=10_000, description="how long a payment takes")] = 0.0
+    synchronous_commit: Annotated[Switch, Field(description="PostgreSQL waits for its log to reach the disk")] = "on"
+    validate_cost: Annotated[int, Field(ge=1, le=5_000_000, description="rounds of hashing for a validation")] = 20_000
+    index: Annotated[Switch, Field(description="the index behind a buyer's tickets of a match (init-db)")] = "on"
+    stock: Annotated[int, Field(ge=0, le=5_000_000, description="tickets of the hot match (init-db)")] = 1000
+
+    # --- addresses ---
+    database_url: Annotated[SecretStr, Field(description="postgresql://user:password@host:port/database")]
+    redis_url: Annotated[SecretStr, Field(description="redis://[:password@]host:port/number")]
+    gate_secret: Annotated[SecretStr, Field(description="what the tokens of the gate are derived with")] = SecretStr(
+        "not a secret: the gate of a load test"
+    )
+
+    # --- limits: nothing that a request waits for is without one ---
+    connect_timeout_s: Annotated[float, Field(gt=0, le=60, description="to open a connection")] = 5.0
+    statement_timeout_s: Annotated[float, Field(gt=0, le=60, description="one SQL statement")] = 5.0
+    lock_timeout_s: Annotated[float, Field(gt=0, le=60, description="a row lock, before a 503")] = 2.0
+    redis_timeout_s: Annotated[float, Field(gt=0, le=60, description="one Redis command")] = 1.0
+    redis_connections: Annotated[int, Field(ge=1, le=1000, description="most Redis connections of a worker")] = 50
+    optimistic_retries: Annotated[int, Field(ge=0, le=1000, description="repeats of an optimistic attempt")] = 10
+    buyer_limit: Annotated[int, Field(ge=1, le=1_000_000, description="tickets a buyer may hold of a match")] = 4
+    stop_timeout_s: Annotated[int, Field(ge=1, le=60, description="for requests under way when stopping")] = 5
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("should be postgresql://user:password@host:port/database")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("should be redis://[:password@]host:port/number")
+        return value
+
+
+def load() -> Settings:
+    """Read the settings from the environment.
+
+    Raises StartupError that names every variable at fault. An unknown ``TARGET_`` variable is a fault too: a factor
+    that is misspelt and silently ignored would make a measurement lie.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    problems = [f"{name} is not a setting" for name in sorted(os.environ) if _ours(name) and name.upper() not in known]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors()]
+        raise StartupError("; ".join(problems)) from None
+    if problems:
+        raise StartupError("; ".join(problems))
+    return settings
+
+
+def _ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX)

@@ -1,0 +1,144 @@
+"""Starts the workers on one listening socket and ends with them.
+
+Light on purpose: it imports nothing of the sale, so that the workers start at once.
+"""
+
+import os
+import resource
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from types import FrameType
+from typing import Final
+
+from target_app.errors import StartupError
+
+BACKLOG: Final = 4096  # Linux caps it at net.core.somaxconn, 4096 unless changed
+# Beyond the workers' own limit for requests under way (stop_timeout_s, at most 60 s) nothing is worth waiting for; the
+# default of that limit is 5 s, and closing takes a moment.
+STOP_S: Final = 8.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What to serve: the workers' metrics ports, one each, and the socket by fd or the port to open."""
+
+    metrics_ports: tuple[int, ...]
+    metrics_host: str
+    host: str
+    port: int | None
+    fd: int | None
+
+
+@dataclass(frozen=True)
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    pidfd: int
+
+
+def serve(serving: Serving) -> int:
+    """Serve until SIGTERM or SIGINT, then 0; 1 when a worker ended by itself. Raises StartupError."""
+    raise_descriptor_limit()
+    with _signals() as wakeup, _listening(serving) as listening, selectors.DefaultSelector() as selector:
+        workers: list[_Worker] = []
+        try:
+            for number, metrics_port in enumerate(serving.metrics_ports, 1):
+                process = subprocess.Popen(
+                    _command(listening.fileno(), serving.metrics_host, metrics_port), pass_fds=(listening.fileno(),)
+                )
+                workers.append(_Worker(number, process, os.pidfd_open(process.pid)))
+            selector.register(wakeup, selectors.EVENT_READ)
+            for worker in workers:
+                selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+            ready = [key.data for key, _ in selector.select()]
+        finally:
+            listening.close()  # what the workers do not accept any more is refused, not left waiting
+            _stop(workers)
+    ended = [worker for worker in ready if worker is not None]
+    for worker in ended:
+        _say(f"worker {worker.number} {_how(worker.process.returncode)}: stopped all")
+    return 1 if ended else 0
+
+
+def _command(fd: int, metrics_host: str, metrics_port: int) -> list[str]:
+    options = {"fd": fd, "metrics-host": metrics_host, "metrics-port": metrics_port, "parent": os.getpid()}
+    return [
+        sys.executable,
+        "-m",
+        "target_app",
+        "worker",
+        *(word for name, value in options.items() for word in (f"--{name}", str(value))),
+    ]
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """Give a socket that becomes readable with SIGTERM or SIGINT, which do nothing else."""
+    here, there = socket.socketpair()
+
+    def noted(_signum: int, _frame: FrameType | None) -> None:
+        """Leave it to the wake-up descriptor."""
+
+    with here, there:
+        there.setblocking(False)  # noqa: FBT003
+        before = {signum: signal.signal(signum, noted) for signum in (signal.SIGTERM, signal.SIGINT)}
+        descriptor = signal.set_wakeup_fd(there.fileno())
+        try:
+            yield here
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+def _listening(serving: Serving) -> socket.socket:
+    try:
+        if serving.fd is not None:
+            listening = socket.socket(fileno=serving.fd)
+        else:
+            listening = socket.create_server((serving.host, serving.port or 0), backlog=BACKLOG)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        where = f"descriptor {serving.fd}" if serving.fd is not None else f"{serving.host}:{serving.port}"
+        raise StartupError(f"cannot listen on {where}: {error.strerror}") from error
+    return listening
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    """End every worker, gently until ``STOP_S`` have passed."""
+    for worker in workers:
+        worker.process.terminate()
+    deadline = monotonic() + STOP_S
+    for worker in workers:
+        try:
+            worker.process.wait(max(0.0, deadline - monotonic()))
+        except subprocess.TimeoutExpired:
+            _say(f"worker {worker.number} did not stop within {STOP_S:g} s: killed")
+            worker.process.kill()
+            worker.process.wait()
+        os.close(worker.pidfd)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open descriptors as the hard limit does: a spike is thousands of connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _how(returncode: int) -> str:
+    if returncode < 0:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    return f"exited with status {returncode}"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"target_app: {text}\n")
+    sys.stderr.flush()

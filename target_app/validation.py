@@ -1,0 +1,46 @@
+"""The gate: looks a ticket up and derives a token from it, which costs CPU on the event loop, on purpose."""
+
+import hashlib
+from dataclasses import dataclass
+from time import perf_counter
+
+from target_app import queries
+from target_app.database import Database
+from target_app.errors import UnknownTicket
+from target_app.figures import VALIDATION, Figures
+from target_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A valid ticket. ``first`` is False when it has been shown before."""
+
+    ticket_id: int
+    match_id: int
+    first: bool
+    token: str
+
+
+class Gate:
+    """Validates tickets; one validation takes ``validate_cost`` rounds of hashing, during which nothing else runs."""
+
+    def __init__(self, settings: Settings, database: Database, figures: Figures) -> None:
+        self._database = database
+        self._stages = figures.routes[VALIDATION].stages
+        self._rounds = settings.validate_cost
+        self._secret = settings.gate_secret.get_secret_value().encode()
+
+    async def validate(self, code: str) -> Admission:
+        """Mark the ticket as validated and return its token, the same each time. Raises UnknownTicket, Unavailable."""
+        async with self._database.read(self._stages) as session:
+            ticket = await session.one(queries.ticket_of_code, {"with_code": code})
+            if ticket is None:
+                raise UnknownTicket
+            first = (
+                ticket.validated_at is None
+                and await session.one(queries.mark_validated, {"of_ticket": ticket.id}) is not None
+            )
+        began = perf_counter()
+        token = hashlib.pbkdf2_hmac("sha256", code.encode(), self._secret, self._rounds).hex()
+        self._stages.cpu += perf_counter() - began
+        return Admission(ticket.id, ticket.match_id, first, token)
