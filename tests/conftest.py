@@ -10,7 +10,8 @@ import pytest
 
 from ticketbench.binaries import Binaries, provide
 from ticketbench.stack.launch import Launcher, NoJournal
-from ticketbench.stack.servers import PostgresServer, PrometheusServer, RedisServer
+from ticketbench.stack.postgres import PostgresServer
+from ticketbench.stack.servers import PrometheusServer, RedisServer
 
 
 @pytest.fixture(scope="session", autouse=True)

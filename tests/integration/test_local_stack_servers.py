@@ -13,8 +13,9 @@ import redis
 from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.stack.launch import Launcher, switched_user
+from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.process import labelled
-from ticketbench.stack.servers import PostgresServer, PrometheusServer, RedisServer, Server, free_port
+from ticketbench.stack.servers import PrometheusServer, RedisServer, Server, free_port
 
 
 def test_postgres_counts_statements_and_syncs_to_disk(postgres_dsn: str) -> None:

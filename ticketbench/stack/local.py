@@ -1,0 +1,283 @@
+"""The local stack: PostgreSQL, Redis, Prometheus and the sale as child processes on loopback ports, without Docker."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ticketbench import factors
+from ticketbench.binaries import Binaries
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.events import Emit, Notice, ignore
+from ticketbench.model import Level
+from ticketbench.stack.launch import Launcher, not_root
+from ticketbench.stack.postgres import PostgresServer
+from ticketbench.stack.process import LABEL, signals_deferred
+from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
+from ticketbench.stack.reset import Data
+from ticketbench.stack.servers import (
+    LOOPBACK,
+    PORT_ATTEMPTS,
+    READY_POLL_S,
+    PrometheusServer,
+    RedisServer,
+    free_port,
+)
+from ticketbench.stack.state import Access, StateFile, remove, running
+from ticketbench.stack.target import MetricsPortBusyError, Target, environment, init_database
+
+# Prometheus acts on a new target list only every 5 s (measured: 4.6 to 6.1 s), so it is told the metrics ports of all
+# workers that there can be before it starts, and every target uses the first ones. Scraping a closed port costs 0.1 ms.
+MOST_WORKERS: Final = int(factors.CATALOGUE["workers"].high)
+# Two rounds of the 5 s in which Prometheus finds its targets, and some for a slow machine.
+SCRAPE_TIMEOUT_S: Final = 30.0
+
+
+class LocalStack:
+    """A stack of child processes; implements :class:`ticketbench.stack.Stack`.
+
+    Everything lies in one folder below the state folder and ends with this process, unless ``keep``. Use it from the
+    main thread: the servers are tied to the thread that starts them. ``dead()`` of the endpoints may be called from
+    anywhere.
+    """
+
+    def __init__(self, run_id: str, binaries: Binaries, emit: Emit = ignore, *, keep: bool = False) -> None:
+        self._binaries = binaries
+        self._emit = emit
+        self._keep = keep
+        self._file = StateFile(run_id, keep=keep)
+        self._launcher = Launcher(self._file.state.stack_id, self._file, ends_with_us=not keep)
+        self._folder = self._file.folder
+        self._logs = self._folder / "logs"
+        self._metrics_ports: list[int] = []
+        # made by start(), in this order
+        self._redis: RedisServer | None = None
+        self._prometheus: PrometheusServer | None = None
+        self._postgres: PostgresServer | None = None
+        self._data: Data | None = None
+        self._target: Target | None = None
+
+    @property
+    def stack_id(self) -> str:
+        """The id that labels all processes of this stack and names its folder."""
+        return self._file.state.stack_id
+
+    def start(self) -> Servers:
+        """Bring up the servers, 1 s. What earlier runs left behind is taken down first.
+
+        Raises EnvironmentFailure, with everything stopped again, as after any other exception.
+        """
+        try:
+            _take_down_leftovers(self._emit)
+            self._file.create()
+            self._logs.mkdir()
+            self._start_servers()
+            return self._servers()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_servers(self) -> None:
+        self._metrics_ports = _distinct_ports(MOST_WORKERS)
+        # the slow part, initdb, runs while the other two are coming up
+        store = self._redis = RedisServer(
+            self._binaries.redis, self._make_folder("redis"), self._launcher, log=self._logs / "redis.log"
+        )
+        store.launch()
+        prometheus = self._prometheus = PrometheusServer(
+            self._binaries.prometheus,
+            self._make_folder("prometheus"),
+            self._launcher,
+            log=self._logs / "prometheus.log",
+        )
+        prometheus.scrape(self._scraped())
+        prometheus.launch()
+        postgres = self._postgres = PostgresServer(
+            self._binaries.postgres, self._postgres_folder(), self._launcher, log=self._logs / "postgres.log"
+        )
+        postgres.prepare()
+        postgres.launch()
+        for server in (store, prometheus, postgres):
+            server.await_ready()
+        self._file.listens({server.name: server.port for server in (store, prometheus, postgres)})
+        self._data = Data(postgres, store)
+        self._data.prepare()
+        self._target = Target(self._make_folder("app"), self._launcher, log=self._logs / "app.log")
+
+    def _make_folder(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def _postgres_folder(self) -> Path:
+        if not not_root().owns_files:
+            return self._make_folder("postgres")
+        # it will really run as another user, who cannot pass through the state folder
+        folder = Path(tempfile.mkdtemp(prefix="ticketbench-"))
+        self._file.add_folder(folder)
+        return folder
+
+    def _scraped(self) -> tuple[str, ...]:
+        return tuple(f"{LOOPBACK}:{port}" for port in self._metrics_ports)
+
+    def _servers(self) -> Servers:
+        _, prometheus, _, data, _ = self._started()
+        return Servers(
+            prometheus_url=prometheus.url, access=self._access(data), components=self._components(with_target=False)
+        )
+
+    def _started(self) -> tuple[RedisServer, PrometheusServer, PostgresServer, Data, Target]:
+        if (
+            self._redis is None
+            or self._prometheus is None
+            or self._postgres is None
+            or self._data is None
+            or self._target is None
+        ):
+            raise RuntimeError("the stack is not started")
+        return self._redis, self._prometheus, self._postgres, self._data, self._target
+
+    def _access(self, data: Data) -> DatabaseAccess:
+        store = self._started()[0]
+        return DatabaseAccess(postgres_dsn=data.superuser_dsn, redis_url=store.url)
+
+    def _components(self, *, with_target: bool) -> tuple[Component, ...]:
+        store, prometheus, postgres, _, target = self._started()
+        parts = {"postgres": postgres.launched, "redis": store.launched, "prometheus": prometheus.launched}
+        if with_target:
+            parts["app"] = target.launched
+        return tuple(Component(name, part.process.pid) for name, part in parts.items() if part is not None)
+
+    def apply(self, levels: Mapping[str, Level]) -> Endpoints:
+        """Reset all data and start a fresh target with ``levels``, 2 s; return when it can sell and is being scraped.
+
+        The first call takes up to 6 s, until Prometheus has found its targets. Raises EnvironmentFailure: a server
+        died, the sale does not start, the disk is full. The stack is still to be stopped then.
+        """
+        self._fail_if_dead()
+        store, prometheus, _, data, target = self._started()
+        target.stop()
+        seed = factors.of_scope(levels, "data")
+        data.reset(seed, lambda url: self._fill(seed, url))
+        env = environment({**factors.of_scope(levels, "app"), **seed}, data.target_dsn(), store.url)
+        workers = int(levels.get("workers", 1))
+        settings = self._start_target(env, workers)
+        ports = self._metrics_ports[:workers]
+        if self._keep:
+            self._file.reachable(
+                Access(
+                    base_url=target.base_url,
+                    prometheus_url=prometheus.url,
+                    postgres_dsn=data.superuser_dsn,
+                    redis_url=store.url,
+                )
+            )
+        self._file.listens({"app": target.port})
+        return Endpoints(
+            base_url=target.base_url,
+            prometheus_url=prometheus.url,
+            access=self._access(data),
+            components=self._components(with_target=True),
+            app_metrics=tuple(f"{LOOPBACK}:{port}" for port in ports),
+            k6_command=(str(self._binaries.k6),),
+            binaries=self._binaries.versions,
+            settings=settings,
+            logs={name: self._logs / f"{name}.log" for name in ("app", "postgres", "redis", "prometheus")},
+            dead=self.dead,
+        )
+
+    def _fill(self, seed: Mapping[str, Level], url: str) -> None:
+        store, *_ = self._started()
+        init_database({**environment(seed, url, store.url), LABEL: self.stack_id}, self._folder / "app")
+
+    def _start_target(self, env: Mapping[str, str], workers: int) -> dict[str, str]:
+        """Start the target until its workers got their metrics ports; return the servers' settings, read meanwhile."""
+        _, prometheus, _, data, target = self._started()
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            began_s = time.time()
+            target.launch(env, self._metrics_ports[:workers])
+            settings = data.settings()
+            try:
+                target.await_ready()
+                self._await_scrapes(workers, began_s)
+            except MetricsPortBusyError as error:
+                target.stop()
+                if attempt == PORT_ATTEMPTS:
+                    raise EnvironmentFailure(
+                        f"the sale found no free port for its metrics: {error}",
+                        "look at what else opens ports on this machine",
+                    ) from error
+                self._metrics_ports = _distinct_ports(MOST_WORKERS)
+                prometheus.scrape(self._scraped())
+                continue
+            return settings
+        raise AssertionError("the last attempt returns or raises")
+
+    def _await_scrapes(self, workers: int, since_s: float) -> None:
+        """Wait until each worker, and nobody else, was scraped with success after ``since_s``."""
+        prometheus, target = self._started()[1], self._started()[4]
+        wanted = {f"{LOOPBACK}:{port}" for port in self._metrics_ports[:workers]}
+        deadline = time.monotonic() + SCRAPE_TIMEOUT_S
+        while True:
+            if target.dead() is not None:
+                target.await_ready()  # tells why
+            scraped = {
+                labels["instance"]
+                for labels, at_s in prometheus.query('timestamp(up{job="app"} == 1)')
+                if at_s > since_s or labels["instance"] not in wanted
+            }
+            if scraped == wanted:
+                return
+            if time.monotonic() > deadline:
+                missing = ", ".join(sorted(wanted - scraped)) or "nothing"
+                raise EnvironmentFailure(
+                    f"Prometheus does not scrape the sale's workers within {SCRAPE_TIMEOUT_S:g} s (missing: {missing})",
+                    "is the machine overloaded? look at it and try again",
+                )
+            time.sleep(READY_POLL_S)
+
+    def _fail_if_dead(self) -> None:
+        died = {name: why for name, why in self.dead().items() if name != "app"}
+        if died:
+            raise EnvironmentFailure("; ".join(f"{name} died: {why}" for name, why in died.items()))
+
+    def dead(self) -> dict[str, str]:
+        """Return the components that should run and do not, each with how it ended and its last log lines."""
+        parts = {
+            "app": self._target,
+            "postgres": self._postgres,
+            "redis": self._redis,
+            "prometheus": self._prometheus,
+        }
+        found = {name: part.dead() for name, part in parts.items() if part is not None}
+        return {name: why for name, why in found.items() if why is not None}
+
+    def stop(self) -> None:
+        """End everything in order and remove its data, also of a stack that was to be kept. Idempotent.
+
+        SIGINT and SIGTERM are held back until it is done. Raises EnvironmentFailure where something cannot be ended.
+        """
+        with signals_deferred():
+            remove(self._file.state)
+            for part in (self._target, self._prometheus, self._redis, self._postgres):
+                if part is not None and part.launched is not None:
+                    part.launched.popen.wait()  # it has ended: only the zombie is left
+                    part.launched = None
+
+
+def _distinct_ports(count: int) -> list[int]:
+    ports: dict[int, None] = {}
+    while len(ports) < count:
+        ports[free_port()] = None
+    return list(ports)
+
+
+def _take_down_leftovers(emit: Emit) -> None:
+    for state in running():
+        if not state.in_use and not state.keep:
+            # it is no reason not to start: `ticketbench down` will tell what is wrong with it
+            with contextlib.suppress(EnvironmentFailure):
+                remove(state)
+                emit(Notice(f"took down what a killed run had left behind: {state.stack_id}"))

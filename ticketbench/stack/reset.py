@@ -1,0 +1,136 @@
+"""Puts PostgreSQL and Redis back to the seeded state, the same to the byte for every trial of one seed."""
+
+import contextlib
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import psycopg
+import redis
+from psycopg import sql
+
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.model import Level
+from ticketbench.stack.postgres import PostgresServer
+from ticketbench.stack.servers import RedisServer
+
+DATABASE: Final = "tickets"
+# The target is no superuser, so that PostgreSQL's reserved connections are kept from it.
+ROLE: Final = "sale"
+
+# What decides how fast and how safe the servers are, read back from them: what holds, not what was asked for.
+POSTGRES_SHOWN: Final = (
+    "server_version", "shared_buffers", "effective_cache_size", "work_mem", "max_connections",
+    "superuser_reserved_connections", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "wal_sync_method",
+    "max_wal_size", "checkpoint_timeout", "autovacuum", "jit", "default_transaction_isolation", "deadlock_timeout",
+    "shared_preload_libraries", "track_io_timing",
+)  # fmt: skip
+REDIS_SHOWN: Final = ("maxmemory", "maxmemory-policy", "save", "appendonly", "io-threads", "maxclients")
+
+
+class Data:
+    """The data of a stack: its database, the templates it is copied from, and Redis."""
+
+    def __init__(self, postgres: PostgresServer, store: RedisServer) -> None:
+        self._postgres = postgres
+        self._store = store
+        self._password = secrets.token_urlsafe(24)
+        self._templates: set[str] = set()
+
+    @property
+    def superuser_dsn(self) -> str:
+        """The superuser's URL of the target's database."""
+        return self._postgres.dsn(DATABASE)
+
+    def target_dsn(self, database: str = DATABASE) -> str:
+        """Return the target's own URL of a database."""
+        return self._postgres.dsn(database, user=ROLE, password=self._password)
+
+    def prepare(self) -> None:
+        """Make the target's role. Raises EnvironmentFailure."""
+        with self._administering() as connection:
+            connection.execute(
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(ROLE), sql.Literal(self._password))
+            )
+            connection.execute("CREATE EXTENSION pg_stat_statements")
+
+    def reset(self, seed: Mapping[str, Level], fill: Callable[[str], None]) -> None:
+        """Make database and Redis anew as ``seed`` says; the target must not run.
+
+        ``fill`` is given the URL of an empty database to put schema and seed into; it is called once for each seed.
+        Then the log is checkpointed and statistics start from zero. Raises EnvironmentFailure.
+        """
+        with self._administering() as connection:
+            template = self._template(connection, seed, fill)
+            _drop(connection, DATABASE)
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy OWNER {}").format(
+                    sql.Identifier(DATABASE), sql.Identifier(template), sql.Identifier(ROLE)
+                )
+            )
+            connection.execute("CHECKPOINT")
+            connection.execute("SELECT pg_stat_statements_reset()")
+        try:
+            with self._store.client() as client:
+                client.flushall()
+        except redis.RedisError as error:
+            raise EnvironmentFailure(f"Redis cannot be emptied: {error}") from error
+
+    def _template(
+        self, connection: psycopg.Connection[Any], seed: Mapping[str, Level], fill: Callable[[str], None]
+    ) -> str:
+        key = json.dumps(dict(seed), sort_keys=True).encode()
+        name = f"seed_{hashlib.sha256(key).hexdigest()[:16]}"
+        if name not in self._templates:
+            _drop(connection, name)  # a fill that failed or was interrupted may have left one
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(ROLE))
+            )
+            fill(self.target_dsn(name))
+            with self._administering(name) as inside:
+                inside.execute("CREATE EXTENSION pg_stat_statements")
+                # planner statistics and hint bits are the seed's, not left to when autovacuum comes by
+                inside.execute("VACUUM (FREEZE, ANALYZE)")
+            self._templates.add(name)
+        return name
+
+    @contextlib.contextmanager
+    def _administering(self, database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
+        try:
+            with psycopg.connect(self._postgres.dsn(database), autocommit=True, connect_timeout=10) as connection:
+                yield connection
+        except psycopg.Error as error:
+            why = str(error).strip() or type(error).__name__
+            raise EnvironmentFailure(
+                f"PostgreSQL does not do what a reset needs: {why}", "its log says more; is the disk full?"
+            ) from error
+
+    def settings(self) -> dict[str, str]:
+        """Return the servers' settings that matter, as they hold now. Raises EnvironmentFailure."""
+        shown: dict[str, str] = {}
+        with self._administering(DATABASE) as connection:
+            rows = connection.execute(
+                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", (list(POSTGRES_SHOWN),)
+            )
+            shown |= {f"postgres.{name}": value for name, value in rows}
+        try:
+            with self._store.client() as client:
+                for name in REDIS_SHOWN:
+                    values: Any = client.config_get(name)
+                    shown |= {f"redis.{key}": str(value) for key, value in sorted(_texts(values).items())}
+        except redis.RedisError as error:
+            raise EnvironmentFailure(f"Redis does not tell its settings: {error}") from error
+        return dict(sorted(shown.items()))
+
+
+def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
+    def text(value: object) -> str:
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    return {text(key): text(value) for key, value in values.items()}
+
+
+def _drop(connection: psycopg.Connection[Any], name: str) -> None:
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

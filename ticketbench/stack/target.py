@@ -1,0 +1,150 @@
+"""The target's processes: the sale that is measured, started fresh for each trial."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+import ticketbench
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.model import Level
+from ticketbench.stack.launch import Launched, Launcher
+from ticketbench.stack.process import exit_text, last_lines
+from ticketbench.stack.servers import ANSWER_TIMEOUT_S, BUSY, LOOPBACK, READY_POLL_S, end
+
+# Linux cuts it to net.core.somaxconn, 4096 unless changed: a spike should queue, not be refused.
+BACKLOG: Final = 4096
+# Measured: 1 s for one worker, and each of 16 workers adds a share of two cores.
+READY_TIMEOUT_S: Final = 60.0
+INIT_TIMEOUT_S: Final = 300.0
+
+
+class MetricsPortBusyError(Exception):
+    """Another program took a port that was meant for a worker's metrics."""
+
+
+def environment(levels: Mapping[str, Level], database_url: str, redis_url: str) -> dict[str, str]:
+    """Return the environment of a target's process: ours, without any TARGET_ variable, and with these settings."""
+    ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("TARGET_")}
+    # in a checkout that was not installed the target lies beside the toolkit
+    beside = Path(ticketbench.__file__).resolve().parent.parent
+    if (beside / "pyproject.toml").is_file():
+        ours["PYTHONPATH"] = os.pathsep.join(filter(None, (str(beside), ours.get("PYTHONPATH"))))
+    return {
+        **ours,
+        "PYTHONUNBUFFERED": "1",
+        "TARGET_DATABASE_URL": database_url,
+        "TARGET_REDIS_URL": redis_url,
+        **{f"TARGET_{name.upper()}": str(level) for name, level in levels.items()},
+    }
+
+
+def init_database(env: Mapping[str, str], folder: Path) -> None:
+    """Have the target put schema and seed into the empty database that ``env`` names. Raises EnvironmentFailure."""
+    command = [sys.executable, "-P", "-m", "target_app", "init-db"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C is for ticketbench alone
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=INIT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentFailure(f"seeding the database took longer than {INIT_TIMEOUT_S:g} s") from error
+    if done.returncode != 0:
+        said = " / ".join(line.strip() for line in done.stderr.splitlines()[-3:])
+        raise EnvironmentFailure(f"the database could not be seeded (exit status {done.returncode}): {said}")
+
+
+class Target:
+    """The sale, listening on one port that stays the same over its restarts where nobody else takes it."""
+
+    def __init__(self, folder: Path, launcher: Launcher, *, log: Path) -> None:
+        self.folder = folder
+        self.log = log
+        self.port = 0
+        self.launched: Launched | None = None
+        self._launcher = launcher
+
+    @property
+    def base_url(self) -> str:
+        """The address that k6 calls."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def launch(self, env: Mapping[str, str], metrics_ports: Sequence[int]) -> None:
+        """Start it with one worker for each of ``metrics_ports``, without waiting. Raises EnvironmentFailure."""
+        with self._listen() as listening:
+            self.port = listening.getsockname()[1]
+            command = [
+                sys.executable, "-P", "-m", "target_app", "serve", "--fd", str(listening.fileno()),
+                "--workers", str(len(metrics_ports)), "--metrics-ports", ",".join(map(str, metrics_ports)),
+            ]  # fmt: skip
+            self.launched = self._launcher.launch(
+                "app", command, log=self.log, folder=self.folder, environment=env, fds=(listening.fileno(),)
+            )
+        # our own copy of the socket is closed: when the sale dies, connections are refused instead of left hanging
+
+    def _listen(self) -> socket.socket:
+        if self.port:
+            try:
+                return socket.create_server((LOOPBACK, self.port), backlog=BACKLOG)
+            except OSError:  # another program took it between two trials
+                pass
+        try:
+            return socket.create_server((LOOPBACK, 0), backlog=BACKLOG)
+        except OSError as error:
+            raise EnvironmentFailure(f"no port for the sale to listen on: {error.strerror}") from error
+
+    def await_ready(self) -> None:
+        """Return when it can sell. Raises EnvironmentFailure with its last log lines, MetricsPortBusyError."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        with httpx.Client(base_url=self.base_url, timeout=ANSWER_TIMEOUT_S) as client:
+            while True:
+                if self.launched is None:
+                    raise EnvironmentFailure("the sale was not started")
+                if self.launched.popen.poll() is not None:
+                    said = last_lines(self.log)
+                    if BUSY in last_lines(self.log, 50).lower():
+                        raise MetricsPortBusyError(said)
+                    raise EnvironmentFailure(
+                        f"the sale ended while starting ({exit_text(self.launched.popen)}); its log ends: {said}"
+                    )
+                if _ready(client):
+                    return
+                if time.monotonic() > deadline:
+                    raise EnvironmentFailure(
+                        f"the sale was not ready within {READY_TIMEOUT_S:g} s; its log ends: {last_lines(self.log)}",
+                        "is the machine overloaded? look at it and try again",
+                    )
+                time.sleep(READY_POLL_S)
+
+    def dead(self) -> str | None:
+        """Return how it ended and its last log lines, None while it runs (or was never started)."""
+        if self.launched is None or self.launched.popen.poll() is None:
+            return None
+        return f"{exit_text(self.launched.popen)}; its log ends: {last_lines(self.log)}"
+
+    def stop(self) -> None:
+        """End it with all of its workers and wait for it. Idempotent."""
+        if self.launched is not None:
+            end(self.launched)
+            self.launched = None
+
+
+def _ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/ready").status_code == httpx.codes.OK
+    except httpx.TransportError:  # the socket queues connections before anybody accepts them
+        return False
