@@ -1,0 +1,175 @@
+"""The ledger audit: what buyers were told against what the database holds. Nothing oversold, nothing lost.
+
+Violated is what a buyer can be wronged by: more tickets than seats, a ticket that was acknowledged and is not there, a
+purchase that got two tickets, a stock counter that lost updates (it would go on selling beyond the last seat even where
+this trial stopped before). Tickets that nobody got (stranded, or a counter that fell without a ticket) are reported and
+violate nothing: the sale is smaller than it could be, and no buyer is wrong. A request without an answer is unknown:
+it is neither acknowledged nor lost.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ticketbench.model import Ack, Integrity, IntegrityStatus, LedgerRow
+
+_WORST: Final[tuple[IntegrityStatus, ...]] = ("violated", "unknown", "pass")
+
+
+def audit(acks: Sequence[Ack] | None, ledger: Sequence[LedgerRow] | None) -> Integrity:
+    """Return the integrity of one trial; None stands for what was not stored.
+
+    Without a ledger nothing can be audited; without acknowledgements ``lost`` stays unknown while oversold, duplicated
+    and stranded are still found. A missing input never passes.
+    """
+    acknowledged = None if acks is None else {(ack.key, ack.ticket_id, ack.match_id) for ack in acks}
+    if ledger is None:
+        return Integrity(
+            status="unknown",
+            acknowledged=None if acknowledged is None else len(acknowledged),
+            reasons=("the ledger was not stored: nobody knows what the database held",),
+        )
+    books = _Books(ledger)
+    lost = None if acknowledged is None else books.lost(acknowledged)
+    oversold, oversold_reasons = books.oversold()
+    duplicated = sum(count - 1 for count in books.tickets_of_key.values() if count > 1)
+    overdrawn, unsold_reasons = books.counters()
+    violations = [*oversold_reasons, *overdrawn]
+    if lost:
+        violations.append(f"{lost} of {len(acknowledged or ())} acknowledged purchases are not in the database")
+    if duplicated:
+        violations.append(f"{_tickets(duplicated)} too many: the same purchase (one key) got more than one")
+    unknowns = _unknowns(acknowledged is None, books, len(acknowledged or ()))
+    status: IntegrityStatus = "violated" if violations else "unknown" if unknowns else "pass"
+    return Integrity(
+        status=status,
+        capacity=sum(books.capacity.values()),
+        sold=len(books.tickets),
+        oversold=oversold,
+        acknowledged=None if acknowledged is None else len(acknowledged),
+        lost=lost,
+        duplicated=duplicated,
+        stranded=len(books.stranded) if books.uses_redis else 0,
+        reasons=(*violations, *unknowns, *unsold_reasons),
+    )
+
+
+def total(parts: Sequence[tuple[str, Integrity]]) -> Integrity:
+    """Return the integrity over several trials, each with the name that its reasons get: sums, and the worst status.
+
+    A count is None only where no trial knows it; a trial that could not be audited keeps the status from passing.
+    """
+    if not parts:
+        return Integrity(status="unknown", reasons=("no trial was audited",))
+    audits = [integrity for _, integrity in parts]
+
+    def add(values: Iterable[int | None]) -> int | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    return Integrity(
+        status=min((one.status for one in audits), key=_WORST.index),
+        capacity=add(one.capacity for one in audits),
+        sold=add(one.sold for one in audits),
+        oversold=add(one.oversold for one in audits),
+        acknowledged=add(one.acknowledged for one in audits),
+        lost=add(one.lost for one in audits),
+        duplicated=add(one.duplicated for one in audits),
+        stranded=add(one.stranded for one in audits),
+        reasons=tuple(
+            reason if len(parts) == 1 else f"{name}: {reason}" for name, one in parts for reason in one.reasons
+        ),
+    )
+
+
+class _Books:
+    """The ledger's rows, sorted into accounts."""
+
+    def __init__(self, ledger: Iterable[LedgerRow]) -> None:
+        self.capacity: Counter[int] = Counter()
+        self.stock: dict[int, int] = {}
+        self.redis_stock: dict[int, int] = {}
+        self.taken: set[tuple[int, str]] = set()
+        self.tickets: list[LedgerRow] = []
+        for row in ledger:
+            if row.kind == "capacity":
+                self.capacity[row.match_id] += row.quantity
+            elif row.kind == "stock":
+                self.stock[row.match_id] = row.quantity
+            elif row.kind == "redis_stock":
+                self.redis_stock[row.match_id] = row.quantity
+            elif row.kind == "redis_taken":
+                self.taken.add((row.match_id, row.key))
+            else:
+                self.tickets.append(row)
+        self.sold = Counter(ticket.match_id for ticket in self.tickets)
+        self.tickets_of_key = Counter(ticket.key for ticket in self.tickets if ticket.key)
+
+    @property
+    def uses_redis(self) -> bool:
+        """Whether Redis kept the stock (locking=redis)."""
+        return bool(self.redis_stock or self.taken)
+
+    @property
+    def stranded(self) -> set[tuple[int, str]]:
+        """What Redis holds as taken and no ticket stands for."""
+        return self.taken - {(ticket.match_id, ticket.key) for ticket in self.tickets}
+
+    @property
+    def unlisted(self) -> dict[int, int]:
+        """Tickets of matches whose capacity is not known."""
+        return {match: count for match, count in sorted(self.sold.items()) if match not in self.capacity}
+
+    def lost(self, acknowledged: Iterable[tuple[str, int, int]]) -> int:
+        """Count the acknowledged purchases that the database does not hold as they were told: ticket, key and match."""
+        held = {(ticket.key, ticket.ticket_id, ticket.match_id) for ticket in self.tickets}
+        return sum(purchase not in held for purchase in acknowledged)
+
+    def oversold(self) -> tuple[int, list[str]]:
+        """Count tickets beyond each match's capacity; a match with seats left never makes up for another."""
+        excess = {m: self.sold[m] - seats for m, seats in sorted(self.capacity.items()) if self.sold[m] > seats}
+        reasons = [
+            f"match {match} was oversold by {_tickets(count)}: {self.sold[match]} sold of {self.capacity[match]}"
+            for match, count in excess.items()
+        ]
+        return sum(excess.values()), reasons
+
+    def counters(self) -> tuple[list[str], list[str]]:
+        """Hold each match's stock counter against its tickets: (sentences that violate, sentences that only tell).
+
+        Where Redis keeps the stock, the database's counter is not used by a purchase and says nothing.
+        """
+        overdrawn, unsold = [], []
+        for match, left in sorted(self.stock.items()):
+            if match not in self.capacity or match in self.redis_stock:
+                continue
+            taken, sold = self.capacity[match] - left, self.sold[match]
+            if taken == sold:
+                continue
+            sentence = f"the counter of match {match} says {taken} are sold, the tickets say {sold}"
+            if sold > taken:
+                overdrawn.append(f"{sentence}: {sold - taken} updates were lost, and so many too many can be sold")
+            else:
+                unsold.append(f"{sentence}: {_tickets(taken - sold)} can never be sold")
+        if self.stranded:
+            unsold.append(f"{_tickets(len(self.stranded))} taken in Redis without a row in the database: stranded")
+        return overdrawn, unsold
+
+
+def _unknowns(no_acks: bool, books: _Books, acknowledged: int) -> list[str]:  # noqa: FBT001
+    reasons = [
+        f"match {match} has {_tickets(count)} and no known capacity: whether it was oversold is unknown"
+        for match, count in books.unlisted.items()
+    ]
+    if no_acks:
+        reasons.append("k6's acknowledged purchases were not stored: whether any was lost is unknown")
+    elif not acknowledged and books.tickets:
+        reasons.append(
+            f"{_tickets(len(books.tickets))} sold and none logged as acknowledged (a script does so with a line"
+            " `ACK {...}`): whether any was lost is unknown"
+        )
+    return reasons
+
+
+def _tickets(count: int) -> str:
+    return "1 ticket" if count == 1 else f"{count} tickets"

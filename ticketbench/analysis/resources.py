@@ -1,0 +1,113 @@
+"""How busy each resource was and how much work queued for it, over any intervals (USE method: Gregg)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ticketbench.analysis.series import Array, Labels, Series, Where, quotient
+
+IDLE_MODES: Final = frozenset({"idle", "iowait"})
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What utilisation is measured against: the machine's cores, the app's workers and k6's virtual users at most."""
+
+    cores: int
+    workers: int
+    max_vus: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One resource over intervals: busy fraction, mean queued work and its unit; NaN where nothing was measured."""
+
+    utilisation: Array
+    queue: Array
+    unit: str
+
+
+def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usage]:
+    """Return every resource's usage in each interval between ``edges`` (Unix seconds).
+
+    What utilisation is a fraction of: ``db_pool`` the connections that the pools may hold; ``event_loop`` and
+    ``app_cpu`` one core for each worker (never more than the machine has); ``redis_cpu`` the one core that Redis can
+    use; ``postgres_cpu``, ``host_cpu`` and ``other_cpu`` all cores; ``load_generator`` the virtual users that k6 may
+    have. ``row_lock`` is no resource with a capacity: only its queue is known.
+    """
+    length = np.diff(edges)
+    worker_cores = max(1, min(machine.workers, machine.cores))
+    waiting = "threads waiting for a core"
+
+    def rate(name: str, where: Where | None = None) -> Array:
+        return np.asarray(series.increase(name, edges, where) / length, dtype=np.float64)
+
+    def cpu(component: str, cores: int) -> Usage:
+        mine = label(component=component)
+        return Usage(rate("cpu_s", mine) / cores, rate("run_delay_s", mine), waiting)
+
+    nothing = np.full(len(length), np.nan)
+    return {
+        "db_pool": Usage(
+            series.ratio("app.pool_checked_out", "app.pool_max", edges),
+            series.gauge("app.pool_waiters", edges),
+            "requests waiting for a connection",
+        ),
+        "event_loop": Usage(
+            rate("app.loop_cpu_s") / worker_cores, loop_lag_s(series, edges), "seconds that a timer fires late"
+        ),
+        "app_cpu": cpu("app", worker_cores),
+        "postgres_cpu": cpu("postgres", machine.cores),
+        "redis_cpu": cpu("redis", 1),
+        "host_cpu": Usage(host_busy_cores(series, edges) / machine.cores, rate("run_delay_s"), waiting),
+        "load_generator": Usage(
+            series.gauge("k6.vus", edges) / max(1, machine.max_vus),
+            _dropped_per_s(series, edges, length),
+            "iterations dropped per second",
+        ),
+        "other_cpu": Usage(rate("cpu_s", label(component="other")) / machine.cores, nothing, ""),
+        "row_lock": Usage(nothing, _lock_waits(series, edges, length), "sessions waiting for a row"),
+    }
+
+
+def label(**wanted: str) -> Where:
+    """Return a filter for columns that carry these labels."""
+
+    def where(labels: Labels) -> bool:
+        return all(labels.get(name) == value for name, value in wanted.items())
+
+    return where
+
+
+def host_busy_cores(series: Series, edges: Array) -> Array:
+    """Return the cores of the machine that did anything, by anyone, steal included; NaN where unknown."""
+    busy = series.increase("host_cpu_s", edges, lambda labels: labels.get("mode") not in IDLE_MODES)
+    return np.asarray(busy / np.diff(edges), dtype=np.float64)
+
+
+def loop_lag_s(series: Series, edges: Array) -> Array:
+    """Return how late a timer fired on average, in seconds."""
+    late, samples = series.increase("app.loop_lag_s", edges), series.increase("app.loop_lag_samples", edges)
+    return quotient(late, samples)
+
+
+def _dropped_per_s(series: Series, edges: Array, length: Array) -> Array:
+    return _events_per_s(series, edges, length, "k6.dropped", None, if_any="k6.iterations")
+
+
+def _lock_waits(series: Series, edges: Array, length: Array) -> Array:
+    def is_lock(labels: Labels) -> bool:
+        return labels.get("wait", "").startswith("Lock:")
+
+    return _events_per_s(series, edges, length, "pg.wait_s", is_lock, if_any="pg.wait_s")
+
+
+def _events_per_s(
+    series: Series, edges: Array, length: Array, name: str, where: Callable[[Labels], bool] | None, *, if_any: str
+) -> Array:
+    """Return a rate that is zero, not unknown, where its counter never came up although its source was seen."""
+    if series.has(name, where):
+        return np.asarray(series.increase(name, edges, where) / length, dtype=np.float64)
+    return np.full(len(length), 0.0 if series.has(if_any) else np.nan)

@@ -1,0 +1,138 @@
+"""The one sentence that a run comes to: who is fastest, by how much, whether the ledger agrees."""
+
+from collections.abc import Sequence
+
+from ticketbench.analysis.wording import duration, listed, number, percent
+from ticketbench.model import Integrity, OutcomeStatus, Plan, SloResult, TrialAnalysis, VariantAnalysis
+
+# Up to this many variants are all named; of more, the reference, the best and the worst.
+NAMED_VARIANTS = 3
+
+
+def outcome_sentence(
+    status: OutcomeStatus, plan: Plan, variants: Sequence[VariantAnalysis], trials: Sequence[TrialAnalysis]
+) -> str:
+    """Return the outcome with its numbers: first what decided it, then what was measured."""
+    reference = next((v for v in variants if v.variant == plan.reference), None)
+    figures = _figures(plan, variants)
+    if status == "integrity_violated":
+        return f"{_violated(plan, variants)}. {figures}"
+    if status == "invalid":
+        return f"The measurement cannot be believed: {_why_invalid(reference, trials)}"
+    if status == "slo_missed" and reference is not None:
+        missed = listed((slo_text(slo) for slo in reference.slos if not slo.ok), most=2)
+        return f"{_name(plan, reference)} missed its SLO: {missed}. {figures}"
+    return figures
+
+
+def slo_text(slo: SloResult) -> str:
+    """Return a missed or kept SLO with the values k6 saw: durations are k6's, in milliseconds."""
+    values = [value for value in slo.values if value is not None]
+    seen = "nothing was measured" if not values else listed(map(number, values))
+    unit = " ms" if values and slo.metric.startswith("http_req_") and "failed" not in slo.metric else ""
+    return f"{slo.metric} {slo.expression} was {seen}{unit}"
+
+
+def integrity_text(integrity: Integrity) -> str:
+    """Return the ledger audit in a clause: 0 oversold, 0 lost of 3041 acknowledged."""
+    if integrity.status == "unknown":
+        return f"integrity unknown: {integrity.reasons[0] if integrity.reasons else 'nothing was audited'}"
+    of = f" of {integrity.acknowledged} acknowledged" if integrity.acknowledged is not None else ""
+    counts = f"{_count(integrity.oversold)} oversold, {_count(integrity.lost)} lost{of}"
+    return f"{counts}, {integrity.duplicated} sold twice" if integrity.duplicated else counts
+
+
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _name(plan: Plan, variant: VariantAnalysis) -> str:
+    return variant.variant if len(plan.variants) > 1 and variant.variant else plan.scenario.name
+
+
+def _violated(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
+    broken = [v for v in variants if v.integrity.status == "violated"]
+    parts = [f"{_name(plan, v)}: {integrity_text(v.integrity)} ({v.integrity.reasons[0]})" for v in broken]
+    return f"Integrity is violated in {len(broken)} of {len(variants)} variants: {listed(parts, most=2)}"
+
+
+def _why_invalid(reference: VariantAnalysis | None, trials: Sequence[TrialAnalysis]) -> str:
+    if reference is not None and reference.validity.status == "invalid":
+        variant = f" (reference {reference.variant})" if reference.variant else ""
+        return f"{reference.validity.reasons[0] if reference.validity.reasons else 'nothing was measured'}{variant}"
+    failed = [t for t in trials if t.status == "failed"]
+    if failed:
+        return f"trial {failed[0].trial} of {failed[0].variant}: {failed[0].validity.reasons[0]}"
+    return "nothing was measured"
+
+
+def _figures(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
+    integrity = _audited(variants)
+    if plan.scenario.shape == "functional":
+        return f"{_answers(plan, variants)}; {integrity}" if integrity else _answers(plan, variants)
+    reference = next((v for v in variants if v.variant == plan.reference), None)
+    measured = [v for v in variants if v.signals.traffic.goodput_per_s is not None]
+    if reference is None or not measured:
+        return f"Nothing was measured; {integrity}" if integrity else "Nothing was measured"
+    shown = [v for v in _shown(reference, measured) if v.signals.traffic.goodput_per_s is not None]
+    parts = [_performance(plan, v, reference, first=v is shown[0]) for v in shown]
+    hidden = len(variants) - len(shown)
+    more = f" ({hidden} more variants lie between)" if hidden else ""
+    bounds = [v for v in shown if v.validity.status != "valid"]
+    doubt = f"; believe with care: {bounds[0].validity.reasons[0]}" if bounds and bounds[0].validity.reasons else ""
+    return f"{', '.join(parts)}{more}; {integrity}{doubt}"
+
+
+def _shown(reference: VariantAnalysis, measured: Sequence[VariantAnalysis]) -> list[VariantAnalysis]:
+    others = [v for v in measured if v is not reference]
+    if len(others) + 1 > NAMED_VARIANTS:
+        ranked = sorted(others, key=lambda v: v.signals.traffic.goodput_per_s or 0.0)
+        others = [ranked[-1], ranked[0]]
+    return [reference, *others]
+
+
+def _performance(plan: Plan, variant: VariantAnalysis, reference: VariantAnalysis, *, first: bool) -> str:
+    goodput = variant.signals.traffic.goodput_per_s or 0.0
+    sells = (variant.integrity.sold or 0) > 0
+    what = f"{number(goodput)} {'tickets' if sells else 'requests'}/s"
+    verb = f" {'sells' if sells else 'answers'} " if first else " "
+    p95 = variant.signals.latency_s.p95
+    latency = f"p95 {duration(p95)}" if p95 is not None else "no latency"
+    base = reference.signals.traffic.goodput_per_s
+    ratio = f"{_times(goodput / base)}, " if variant is not reference and base else ""
+    return f"{_name(plan, variant)}{verb}{what} ({ratio}{latency})"
+
+
+def _times(ratio: float) -> str:
+    """Return a ratio with enough digits that a change is never shown as none."""
+    return f"{ratio:.2f}x" if 0.095 <= ratio < 1.95 else f"{number(ratio)}x"
+
+
+def _answers(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
+    requests = sum(route.requests for v in variants for route in v.routes)
+    failed = sum(route.failed for v in variants for route in v.routes)
+    if not requests:
+        return f"{plan.scenario.name} sent no request"
+    if not failed:
+        return f"{plan.scenario.name}: all {requests} requests were answered as expected"
+    return f"{plan.scenario.name}: {failed} of {requests} requests failed ({percent(failed / requests)})"
+
+
+def _audited(variants: Sequence[VariantAnalysis]) -> str:
+    audits = [v.integrity for v in variants]
+    unknown = [one for one in audits if one.status == "unknown"]
+    if unknown:
+        return integrity_text(unknown[0])
+
+    def total(counts: Sequence[int | None]) -> int:
+        return sum(count or 0 for count in counts)
+
+    return integrity_text(
+        Integrity(
+            status="pass",
+            oversold=total([one.oversold for one in audits]),
+            lost=total([one.lost for one in audits]),
+            acknowledged=total([one.acknowledged for one in audits]),
+            duplicated=total([one.duplicated for one in audits]),
+        )
+    )

@@ -1,0 +1,307 @@
+"""The golden signals of one trial within its window: latency, traffic, errors, saturation.
+
+Which requests count. All of k6's scenarios but the schedule's warm-up ones; a steady shape is also cut by time, to the
+window. A transient's window is its whole event, so nothing of it is cut: its requests are told apart by k6's scenario,
+and k6's lag of a second costs none of them. Rates of a steady shape are taken over the scheduled window only, without
+the seconds in which the last answers came in; those of a transient over the whole event.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ticketbench.analysis.histogram import EMPTY, Histogram, merge_rows
+from ticketbench.analysis.resources import Machine, label, saturation
+from ticketbench.analysis.series import Array, Labels, Series, Where, known
+from ticketbench.model import (
+    Errors,
+    RunRecord,
+    Saturation,
+    Scenario,
+    Schedule,
+    Signals,
+    Traffic,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from ticketbench.store import HistogramRow, TrialData
+
+# k6's series lag by about a second: a push brings what was seen since the one before, stamped with its end.
+K6_LAG_S: Final = 1.0
+
+# k6's error codes (documented by k6 under "error codes"), in the words that a report uses. Codes that only repeat the
+# HTTP status (1400 to 1599) are told by the status itself.
+_TRANSPORT_ERRORS: Final = {
+    "1010": "network error",
+    "1020": "invalid URL",
+    "1050": "time-out",
+    "1100": "DNS error",
+    "1101": "no such host",
+    "1110": "blocked address",
+    "1111": "blocked host name",
+    "1200": "TCP error",
+    "1201": "broken pipe",
+    "1210": "dial error",
+    "1211": "dial time-out",
+    "1212": "connection refused",
+    "1213": "dial error",
+    "1220": "connection reset",
+    "1300": "TLS error",
+}
+
+
+@dataclass(frozen=True)
+class RouteData:
+    """One method and route: how its requests ended, and the durations of the good and the failed ones apart.
+
+    A right answer that did nothing (409) is in neither of the two: it is fast, and would flatter the good ones.
+    """
+
+    method: str
+    name: str
+    by_status: dict[str, int]
+    failed: int
+    unexpected_404: int
+    good: Histogram
+    bad: Histogram
+
+    @property
+    def requests(self) -> int:
+        """All requests of the route."""
+        return sum(self.by_status.values())
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one trial comes to, before it is judged. ``latency`` is of the successful goal requests.
+
+    ``offered`` and ``started`` are iterations of the window (None: a closed model, or not measured).
+    """
+
+    signals: Signals
+    routes: tuple[RouteData, ...]
+    latency: Histogram
+    everything: Histogram
+    per_request: dict[str, float]
+    sold_out_after_s: float | None
+    window_s: float
+    requests: int
+    failed: int
+    goal_requests: int
+    offered: float | None
+    started: float | None
+
+
+def machine_of(run: RunRecord, schedule: Schedule, levels: dict[str, int | float | str]) -> Machine:
+    """Return what utilisation is measured against in this trial."""
+    workers = levels.get("workers", 1)
+    return Machine(
+        cores=max(1, run.environment.cores),
+        workers=int(workers) if isinstance(workers, int | float) else 1,
+        max_vus=schedule.max_vus,
+    )
+
+
+def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
+    """Return what the trial measured, or None for one that did not come as far as its window."""
+    window = trial.record.window
+    schedule = run.plan.schedules.get(trial.record.trial.variant)
+    if window is None or schedule is None or window.duration_s <= 0:
+        return None
+    scenario = run.plan.scenario
+    series = Series(trial.series)
+    rows = tuple(counted_rows(trial.histograms or (), scenario, schedule, window))
+    rate_s = min(window.duration_s, scheduled_s(schedule)) if scenario.shape == "steady" else window.duration_s
+    goal = [row for row in rows if scenario.goal is None or row.route == scenario.goal]
+    good = [row for row in goal if is_success(row)]
+    latency = merge_rows(good)
+    traffic = _Traffic(series, scenario, schedule, window, rate_s)
+    measured = trial.histograms is not None
+    errors = _errors(rows, measured=measured)
+    return Measurement(
+        signals=Signals(
+            latency_s=latency.latency(),
+            traffic=traffic.signals(rows, good, measured=measured),
+            errors=errors,
+            saturation=_saturation(series, window, machine_of(run, schedule, trial.record.levels)),
+        ),
+        routes=tuple(_routes(rows)),
+        latency=latency,
+        everything=merge_rows(trial.histograms or ()),
+        per_request=_per_request(series, window, sum(row.count for row in rows if row.status != "0")),
+        sold_out_after_s=_sold_out_after_s(rows, window),
+        window_s=window.duration_s,
+        requests=round(sum(row.count for row in rows)),
+        failed=sum(errors.by_kind.values()),
+        goal_requests=round(sum(row.count for row in goal)),
+        offered=traffic.offered,
+        started=traffic.started,
+    )
+
+
+# --- which requests count ---------------------------------------------------------------------------------------------
+
+
+def scheduled_s(schedule: Schedule) -> float:
+    """Return the length of the window as planned, in seconds."""
+    return schedule.window_end_s - schedule.window_start_s
+
+
+def counted_rows(
+    rows: "Iterable[HistogramRow]", scenario: Scenario, schedule: Schedule, window: Window
+) -> "Iterable[HistogramRow]":
+    """Yield the rows whose requests count; see the module's docstring."""
+    low, high = window.start_s + K6_LAG_S, window.end_s + K6_LAG_S
+    for row in rows:
+        if row.scenario in schedule.warmup_scenarios:
+            continue
+        if scenario.shape != "steady" or low < row.t <= high:
+            yield row
+
+
+def is_success(row: "HistogramRow") -> bool:
+    """Return whether the answers of a row did what was asked: 2xx, and expected by the script."""
+    return row.expected and row.status.startswith("2")
+
+
+def error_kind(row: "HistogramRow") -> str:
+    """Return the word for a failed request: its HTTP status, or what went wrong on the way."""
+    if row.status not in ("", "0"):
+        return row.status
+    if row.error in _TRANSPORT_ERRORS:
+        return _TRANSPORT_ERRORS[row.error]
+    return f"k6 error {row.error}" if row.error else "no answer"
+
+
+# --- traffic ----------------------------------------------------------------------------------------------------------
+
+
+def offered_iterations(schedule: Schedule, start_s: float, end_s: float) -> float:
+    """Return how many iterations the slopes offer between two times (seconds from the start of k6's execution)."""
+    total = 0.0
+    for slope in schedule.offered:
+        low, high = max(start_s, slope.start_s), min(end_s, slope.end_s)
+        length = slope.end_s - slope.start_s
+        if high > low and length > 0:
+            middle = ((low + high) / 2 - slope.start_s) / length
+            total += (high - low) * (slope.from_per_s + middle * (slope.to_per_s - slope.from_per_s))
+    return total
+
+
+class _Traffic:
+    """Iterations and requests of one trial as rates."""
+
+    def __init__(self, series: Series, scenario: Scenario, schedule: Schedule, window: Window, rate_s: float) -> None:
+        self._rate_s = rate_s
+        # An interrupted trial ends before its scheduled window does: only what was due by then was offered.
+        self._load_s = min(window.duration_s, scheduled_s(schedule))
+        first = schedule.window_start_s
+        self.offered = offered_iterations(schedule, first, first + self._load_s) if schedule.open_model else None
+        self._steady_until = window.start_s + rate_s if scenario.shape == "steady" else None
+        self._edges = (
+            np.array([window.start_s, window.start_s + rate_s]) + K6_LAG_S if scenario.shape == "steady" else None
+        )
+        where = _not_warmup(schedule)
+        self.started = self._count(series, "k6.iterations", where)
+        dropped = self._count(series, "k6.dropped", where)
+        self._dropped = 0 if dropped is None else round(dropped)
+
+    def _count(self, series: Series, name: str, where: Where) -> float | None:
+        """Return a counter's growth: in a steady window, or (told apart by scenario) over the whole execution."""
+        if self._edges is None:
+            return series.total(name, where)
+        return known(series.increase(name, self._edges, where)[0])
+
+    def signals(self, rows: "Sequence[HistogramRow]", good: "Sequence[HistogramRow]", *, measured: bool) -> Traffic:
+        def per_s(of: "Iterable[HistogramRow]") -> float | None:
+            if not measured:
+                return None
+            until = None if self._steady_until is None else self._steady_until + K6_LAG_S
+            return sum(row.count for row in of if until is None or row.t <= until) / self._rate_s
+
+        return Traffic(
+            offered_per_s=None if self.offered is None else self.offered / self._load_s,
+            achieved_per_s=None if self.started is None else self.started / self._load_s,
+            goodput_per_s=per_s(good),
+            requests_per_s=per_s(rows),
+            dropped=self._dropped,
+            good=round(sum(row.count for row in good)),
+        )
+
+
+def _not_warmup(schedule: Schedule) -> Where:
+    def where(labels: Labels) -> bool:
+        return labels.get("scenario", "") not in schedule.warmup_scenarios
+
+    return where
+
+
+# --- errors, routes, saturation, costs --------------------------------------------------------------------------------
+
+
+def _errors(rows: "Sequence[HistogramRow]", *, measured: bool) -> Errors:
+    by_kind: Counter[str] = Counter()
+    answered: Counter[str] = Counter()
+    total = 0.0
+    for row in rows:
+        total += row.count
+        if not row.expected:
+            by_kind[error_kind(row)] += round(row.count)
+        elif row.status[:1] not in ("2", "3"):
+            answered[row.status] += round(row.count)
+    ratio = min(1.0, sum(by_kind.values()) / total) if measured and total > 0 else None
+    return Errors(ratio=ratio, by_kind=dict(by_kind.most_common()), answered=dict(answered.most_common()))
+
+
+def _routes(rows: "Sequence[HistogramRow]") -> Iterable[RouteData]:
+    by_route: dict[tuple[str, str], list[HistogramRow]] = {}
+    for row in rows:
+        by_route.setdefault((row.route, row.method), []).append(row)
+    for (route, method), of in sorted(by_route.items()):
+        by_status: Counter[str] = Counter()
+        for row in of:
+            by_status[row.status] += round(row.count)
+        failed = [row for row in of if not row.expected]
+        yield RouteData(
+            method=method,
+            name=route,
+            by_status=dict(by_status.most_common()),
+            failed=round(sum(row.count for row in failed)),
+            unexpected_404=round(sum(row.count for row in failed if row.status == "404")),
+            good=merge_rows(row for row in of if row.expected and row.status[:1] in ("2", "3")),
+            bad=merge_rows(failed) if failed else EMPTY,
+        )
+
+
+def _saturation(series: Series, window: Window, machine: Machine) -> dict[str, Saturation]:
+    usages = saturation(series, _edges(window), machine)
+    return {
+        name: Saturation(utilisation=known(usage.utilisation[0]), queue=known(usage.queue[0]), unit=usage.unit)
+        for name, usage in usages.items()
+    }
+
+
+def _per_request(series: Series, window: Window, answered: float) -> dict[str, float]:
+    """Return seconds of CPU and of statements per answered request; what was not measured has no key."""
+    if answered <= 0:
+        return {}
+    edges = _edges(window)
+    spent = {
+        f"cpu_{component}_s": known(series.increase("cpu_s", edges, label(component=component))[0])
+        for component in ("app", "postgres", "redis", "k6")
+    }
+    spent["db_s"] = known(series.increase("pg.exec_s", edges)[0])
+    return {name: seconds / answered for name, seconds in spent.items() if seconds is not None}
+
+
+def _sold_out_after_s(rows: "Sequence[HistogramRow]", window: Window) -> float | None:
+    ends = [row.t for row in rows if row.status == "409" and row.count > 0]
+    return max(0.0, min(ends) - K6_LAG_S - window.start_s) if ends else None
+
+
+def _edges(window: Window) -> Array:
+    return np.array([window.start_s, window.end_s])
