@@ -1,0 +1,276 @@
+"""Pulls a trial's series and k6's per-second histograms out of Prometheus: the signal catalogue of docs/signals.md."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ticketbench.collecting.naming import column, routes_of
+from ticketbench.collecting.native import Histogram
+from ticketbench.collecting.prometheus import Answer, Prometheus, quoted
+from ticketbench.collecting.series import Frame, add_app, add_counters, add_gauges, add_sampler
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.store import HistogramRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Rows before k6's start and after its end: the state before the load, and the last answers.
+_MARGIN_S: Final = 2
+# The last scrape and push come within a second of the end; the rest is for a machine that is still busy.
+_FRESH_S: Final = 6.0
+_POLL_S: Final = 0.1
+# A sample that lies this close to a row's time may fall on either side of it from second to second.
+_JITTER_S: Final = 0.1
+_APP_JOB: Final = "app"
+_SAMPLER_JOB: Final = "sampler"
+
+_COUNTERS: Final = {
+    "k6_http_reqs_total": "k6.requests",
+    "k6_iterations_total": "k6.iterations",
+    "k6_dropped_iterations_total": "k6.dropped",
+}
+_GAUGES: Final = {"k6_vus": "k6.vus", "k6_vus_max": "k6.vus_max"}
+_TRENDS: Final = ("blocked", "connecting", "waiting")
+
+# What a trial on a stack of ours always has. Events that need not happen (drops, lock waits) are not among them.
+EXPECTED: Final = (
+    "k6.requests", "k6.iterations", "k6.vus", "k6.duration_s", "app.up", "app.requests", "app.inflight",
+    "app.pool_max", "app.pool_wait_s", "app.loop_lag_s", "cpu_s{component=k6}", "cpu_s{component=app}",
+    "cpu_s{component=postgres}", "cpu_s{component=redis}", "cpu_s{component=other}", "host_cpu_s", "pg.wait_s",
+    "pg.exec_s", "redis.commands",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What Prometheus held of a trial.
+
+    ``series`` has one row a second (index ``t``, Unix seconds) from two seconds before k6's start to two seconds after
+    its end. A row holds what was known up to a fixed fraction of a second after ``t``, chosen so that the samples of
+    all sources lie clear of it. ``histograms`` are increments, in order of time. ``missing`` names what should be there
+    and is not: columns, ``histograms``, or ``app after the end`` for a source that fell silent before k6 ended.
+    """
+
+    series: "pd.DataFrame"
+    histograms: tuple[HistogramRow, ...]
+    missing: tuple[str, ...]
+
+
+def collect(
+    prometheus_url: str, trial_id: str, base_url: str, start_s: float, end_s: float, *, step_s: float = 1.0
+) -> Collected:
+    """Collect the trial whose k6 ran from ``start_s`` to ``end_s`` (Unix seconds) and tagged all with ``trial_id``.
+
+    Waits, for some seconds at most, until app and sampler have samples from after the end. Raises EnvironmentFailure
+    where Prometheus does not answer; data that is not there is no error but stands in ``missing``.
+    """
+    first_s = math.floor(start_s) - _MARGIN_S
+    last_s = math.ceil(end_s) + _MARGIN_S
+    with Prometheus(prometheus_url) as prometheus:
+        silent = _await_samples(prometheus, last_s, end_s)
+        shift_s = _shift(prometheus, trial_id, start_s, end_s)
+        rows = math.floor((last_s - first_s) / step_s) + 1
+        frame = Frame(first_s, rows, step_s, shift_s)
+        span = (first_s + shift_s, first_s + (rows - 1) * step_s + shift_s, step_s)
+        of_trial = f"trial={quoted(trial_id)}"
+
+        last_row_s = span[1]
+        counters = prometheus.samples(f"{{{_any(_COUNTERS)},{of_trial}}}", first_s, last_row_s)
+        native = prometheus.samples(f"k6_http_req_duration_seconds{{{of_trial}}}", first_s, last_row_s)
+        routes = routes_of(_requests_by_name(counters), base_url)
+        histograms = _histograms(frame, native, routes)
+        _add_k6(frame, counters, native, routes)
+        add_counters(
+            frame,
+            (
+                (f"k6.{answer['metric']['trend']}_s", frame.values(answer))
+                for answer in prometheus.range(_trend_sums(of_trial), *span)
+            ),
+        )
+        add_gauges(
+            frame,
+            prometheus.range(f"{{{_any(_GAUGES)},{of_trial}}}", *span),
+            lambda answer: _GAUGES[answer["metric"]["__name__"]],
+        )
+        add_app(
+            frame,
+            prometheus.range(
+                f'{{job="{_APP_JOB}",__name__=~"target_.+|process_cpu_seconds_total|process_resident_memory_bytes|up",'
+                '__name__!~".+_bucket|.+_created"}',
+                *span,
+            ),
+        )
+        add_sampler(frame, prometheus.range(f'{{job="{_SAMPLER_JOB}",__name__=~"tb_.+"}}', *span))
+    return Collected(frame.pandas(), histograms, (*_missing(frame, histograms), *silent))
+
+
+def wait_idle(prometheus_url: str, *, deadline_s: float = 10.0) -> bool:
+    """Wait until the app serves no request any more, by a scrape that is younger than this call.
+
+    Returns False where it still does after ``deadline_s``, or where nothing tells. Raises EnvironmentFailure where
+    Prometheus does not answer.
+    """
+    asked_s = time.time()
+    deadline = time.monotonic() + deadline_s
+    inflight = f'target_inflight{{job="{_APP_JOB}"}}'
+    with Prometheus(prometheus_url) as prometheus:
+        while time.monotonic() < deadline:
+            oldest = prometheus.latest(f"min(timestamp({inflight}))")
+            if oldest and oldest[0][1] > asked_s:
+                now = prometheus.latest(f"sum({inflight})")
+                if now and now[0][1] == 0:
+                    return True
+            time.sleep(_POLL_S)
+    return False
+
+
+# --- when to look -----------------------------------------------------------------------------------------------------
+
+
+def _await_samples(prometheus: Prometheus, wanted_s: float, end_s: float) -> tuple[str, ...]:
+    """Wait for samples up to the last row; return what has none even from after k6's end."""
+    query = " or ".join(
+        f'label_replace(max(timestamp({metric})), "source", "{source}", "", "")'
+        for source, metric in (
+            ("app", f'target_inflight{{job="{_APP_JOB}"}}'),
+            ("sampler", f'tb_sampler_ticks_total{{job="{_SAMPLER_JOB}",what="proc"}}'),
+        )
+    )
+    deadline = time.monotonic() + _FRESH_S
+    while True:
+        newest = {metric["source"]: at_s for metric, at_s in prometheus.latest(query)}
+        ages = {source: newest.get(source, 0.0) for source in ("app", "sampler")}
+        if min(ages.values()) >= wanted_s or time.monotonic() > deadline:
+            return tuple(f"{source} after the end" for source, at_s in ages.items() if at_s < end_s)
+        time.sleep(_POLL_S)
+
+
+def _shift(prometheus: Prometheus, trial_id: str, start_s: float, end_s: float) -> float:
+    """Return how long after each full second to look, in seconds from 0 to 0.95.
+
+    Each source's samples come once a second, each at a fraction of its own. A row that is taken just where a source's
+    samples arrive would see none of them in one second and two in the next, by jitter alone. The earliest fraction
+    with the fewest samples close to it is free of that.
+    """
+    query = " or ".join(
+        f'label_replace(max by (instance) (timestamp({metric})), "source", "{source}", "", "")'
+        for source, metric in (
+            ("k6", f"k6_http_reqs_total{{trial={quoted(trial_id)}}}"),
+            ("app", f'target_inflight{{job="{_APP_JOB}"}}'),
+            ("sampler", f'tb_sampler_ticks_total{{job="{_SAMPLER_JOB}",what="proc"}}'),
+        )
+    )
+    step_s = max(1.0, round((end_s - start_s) / 60))
+    answers = prometheus.range(query, math.ceil(start_s), math.floor(end_s), step_s) if end_s > start_s + 1 else []
+    times = np.array([float(at_s) for answer in answers for _, at_s in answer["values"]])
+    if not len(times):
+        return 0.0
+    candidates = np.arange(0.0, 1.0, 0.05)
+    apart = np.abs((times[:, None] - candidates[None, :] + 0.5) % 1.0 - 0.5)
+    return float(candidates[int(np.argmin((apart < _JITTER_S).sum(axis=0)))])
+
+
+# --- k6 ---------------------------------------------------------------------------------------------------------------
+
+
+def _any(names: Iterable[str]) -> str:
+    return f'__name__=~"{"|".join(names)}"'
+
+
+def _trend_sums(of_trial: str) -> str:
+    return " or ".join(
+        f'label_replace(histogram_sum(k6_http_req_{trend}_seconds{{{of_trial}}}), "trend", "{trend}", "", "")'
+        for trend in _TRENDS
+    )
+
+
+def _requests_by_name(counters: Iterable[Answer]) -> Iterable[tuple[str, float]]:
+    for answer in counters:
+        if answer["metric"]["__name__"] == "k6_http_reqs_total":
+            yield answer["metric"].get("name", ""), float(answer["values"][-1][1])
+
+
+def _request_labels(metric: Mapping[str, str], routes: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels that tell requests apart; k6 leaves out what is empty."""
+    name = metric.get("name", "")
+    return {
+        "error": metric.get("error_code", ""),
+        "expected": metric.get("expected_response", "true"),
+        "method": metric.get("method", ""),
+        "route": routes.get(name, name),
+        "scenario": metric.get("scenario", ""),
+        "status": metric.get("status", "0"),
+    }
+
+
+def _add_k6(frame: Frame, counters: Iterable[Answer], native: Iterable[Answer], routes: Mapping[str, str]) -> None:
+    def name(metric: Mapping[str, str]) -> str:
+        of = _COUNTERS[metric["__name__"]]
+        labels = _request_labels(metric, routes) if of == "k6.requests" else {"scenario": metric.get("scenario", "")}
+        return column(of, labels)
+
+    add_counters(
+        frame,
+        (
+            (name(answer["metric"]), frame.samples((float(t), float(value)) for t, value in answer["values"]))
+            for answer in counters
+        ),
+    )
+    add_counters(
+        frame,
+        (
+            ("k6.duration_s", frame.samples((float(t), float(raw["sum"])) for t, raw in answer["histograms"]))
+            for answer in native
+            if "histograms" in answer
+        ),
+    )
+
+
+def _histograms(frame: Frame, answers: Iterable[Answer], routes: Mapping[str, str]) -> tuple[HistogramRow, ...]:
+    """Return the increments of each second. Label sets that differ in nothing that is kept are summed."""
+    found: dict[tuple[int, tuple[tuple[str, str], ...]], Histogram] = {}
+    for answer in answers:
+        labels = tuple(_request_labels(answer["metric"], routes).items())
+        earlier = Histogram()
+        for t, raw in answer.get("histograms", ()):
+            try:
+                now = Histogram.parse(raw)
+            except (KeyError, ValueError, TypeError) as error:
+                raise EnvironmentFailure(
+                    f"Prometheus answered with a histogram that cannot be read: {error}"
+                ) from error
+            increment = now.since(earlier)
+            earlier = now
+            if increment.count > 0:
+                key = (frame.row_after(float(t)), labels)
+                found[key] = found[key].plus(increment) if key in found else increment
+    return tuple(
+        _histogram_row(frame.time(row), dict(labels), histogram) for (row, labels), histogram in sorted(
+            found.items(), key=lambda item: item[0]
+        )
+    )  # fmt: skip
+
+
+def _histogram_row(t: float, labels: Mapping[str, str], histogram: Histogram) -> HistogramRow:
+    return HistogramRow(
+        t=t,
+        scenario=labels["scenario"],
+        route=labels["route"],
+        method=labels["method"],
+        status=labels["status"],
+        expected=labels["expected"] == "true",
+        error=labels["error"],
+        count=histogram.count,
+        sum_s=histogram.sum_s,
+        buckets=histogram.buckets,
+    )
+
+
+def _missing(frame: Frame, histograms: tuple[HistogramRow, ...]) -> tuple[str, ...]:
+    present = set(frame.columns) | {name.partition("{")[0] for name in frame.columns}
+    missing = [name for name in EXPECTED if name not in present]
+    return (*missing, *(() if histograms else ("histograms",)))

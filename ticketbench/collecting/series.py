@@ -1,0 +1,158 @@
+"""From Prometheus's answers to the columns of series.csv.gz.
+
+What was not measured stays empty (NaN): nothing here invents a value. The one thing that is filled is a gap of one
+worker's counter while others go on, for the sum over workers must not fall because one scrape was late.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketbench.collecting.naming import app_column, column, sampler_column
+from ticketbench.collecting.prometheus import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Values = NDArray[np.float64]
+
+# What Prometheus adds to whatever it scrapes; `job` is also the sampler's own.
+_PLUMBING: Final = frozenset({"__name__", "instance", "job"})
+
+
+class Frame:
+    """The columns in the making: one row for each of ``rows`` seconds from ``first_s`` on, each ``step_s``."""
+
+    def __init__(self, first_s: float, rows: int, step_s: float, shift_s: float) -> None:
+        self._first_s = first_s
+        self._rows = rows
+        self._step_s = step_s
+        self._shift_s = shift_s
+        self._columns: dict[str, Values] = {}
+
+    @property
+    def columns(self) -> Iterable[str]:
+        """The columns so far."""
+        return self._columns
+
+    def row(self, t: float) -> int:
+        """Return the row that an evaluation at ``t`` belongs to."""
+        return round((t - self._shift_s - self._first_s) / self._step_s)
+
+    def row_after(self, t: float) -> int:
+        """Return the first row that knows a sample taken at ``t``."""
+        return math.ceil((t - self._shift_s - self._first_s) / self._step_s - 1e-6)
+
+    def time(self, row: int) -> float:
+        """Return the Unix seconds of a row."""
+        return self._first_s + row * self._step_s
+
+    def values(self, answer: Answer) -> Values:
+        """Return an evaluated answer as one value for each row, NaN where it has none."""
+        return self._placed(((self.row(float(t)), float(text)) for t, text in answer.get("values", ())))
+
+    def samples(self, samples: Iterable[tuple[float, float]]) -> Values:
+        """Return samples (time, value), oldest first, as the newest that each row knows, NaN where none is new."""
+        return self._placed((self.row_after(t), value) for t, value in samples)
+
+    def _placed(self, rows: Iterable[tuple[int, float]]) -> Values:
+        values = np.full(self._rows, np.nan)
+        for row, value in rows:
+            if 0 <= row < self._rows:
+                values[row] = value
+        return values
+
+    def add(self, name: str, values: Values) -> None:
+        """Add a column, or add up with what it holds; two series have a sum where either is known."""
+        known = self._columns.get(name)
+        if known is None:
+            self._columns[name] = values
+        else:
+            self._columns[name] = np.where(np.isnan(known), values, known + np.nan_to_num(values))
+
+    def pandas(self) -> "pd.DataFrame":
+        """Return the frame, columns sorted, index ``t`` in Unix seconds. Columns without any value are left out."""
+        import pandas as pd  # heavy
+
+        kept = {name: v for name, v in sorted(self._columns.items()) if not np.isnan(v).all()}
+        t = self._first_s + self._step_s * np.arange(self._rows)
+        return pd.DataFrame(kept, index=pd.Index(t, name="t", dtype=float))
+
+
+def forward(values: Values, until: int) -> Values:
+    """Return ``values`` with each gap after the first one filled by what came before, up to row ``until`` inclusive."""
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        return values
+    filled = values.copy()
+    rows = np.arange(len(values))
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, rows))
+    inside = (last >= 0) & (rows <= until)
+    filled[inside] = values[last[inside]]
+    return filled
+
+
+def continued(values: Values) -> Values:
+    """Return a counter of one process without the fall that its restart makes; gaps stay gaps."""
+    known = np.flatnonzero(~np.isnan(values))
+    if len(known) < 2:
+        return values
+    seen = values[known]
+    lost = np.where(np.diff(seen) < 0, seen[:-1], 0.0)
+    lifted = values.copy()
+    lifted[known[1:]] += np.cumsum(lost)
+    return lifted
+
+
+def add_counters(frame: Frame, counters: Iterable[tuple[str, Values]]) -> None:
+    """Add named counters of one source, those that share a name summed.
+
+    Each goes on with its last value until the last row in which any of them has one: the source's end.
+    """
+    ready = [(name, continued(values)) for name, values in counters]
+    end = max((int(np.flatnonzero(~np.isnan(v))[-1]) for _, v in ready if not np.isnan(v).all()), default=-1)
+    for name, values in ready:
+        frame.add(name, forward(values, end))
+
+
+def add_gauges(frame: Frame, answers: Iterable[Answer], name: Callable[[Answer], str]) -> None:
+    """Add gauges, those that share a name summed."""
+    for answer in answers:
+        frame.add(name(answer), frame.values(answer))
+
+
+def _labels(metric: Mapping[str, str]) -> dict[str, str]:
+    return {label: value for label, value in metric.items() if label not in _PLUMBING}
+
+
+def add_app(frame: Frame, answers: Iterable[Answer]) -> None:
+    """Add the target's metrics, summed over its workers, and ``app.up``, the number of workers that were scraped."""
+    answers = list(answers)
+    counters: list[Answer] = []
+    gauges: list[Answer] = []
+    workers = set()
+    for answer in answers:
+        metric = answer["metric"]["__name__"]
+        if metric.startswith("target_"):
+            workers.add(answer["metric"].get("instance"))
+        if metric != "up":
+            is_counter = metric.endswith(("_total", "_sum", "_count"))
+            (counters if is_counter else gauges).append(answer)
+
+    def name(answer: Answer) -> str:
+        return column(app_column(answer["metric"]["__name__"]), _labels(answer["metric"]))
+
+    add_counters(frame, ((name(answer), frame.values(answer)) for answer in counters))
+    add_gauges(frame, gauges, name)
+    ups = [a for a in answers if a["metric"]["__name__"] == "up" and a["metric"].get("instance") in workers]
+    add_gauges(frame, ups, lambda _: "app.up")
+
+
+def add_sampler(frame: Frame, answers: Iterable[Answer]) -> None:
+    """Add the sampler's metrics. There is one sampler, so nothing is summed and no gap is filled."""
+    for answer in answers:
+        metric = answer["metric"]["__name__"]
+        frame.add(column(sampler_column(metric), _labels(answer["metric"])), frame.values(answer))

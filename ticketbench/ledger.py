@@ -1,0 +1,89 @@
+"""Takes the ledger out of PostgreSQL and Redis after a trial: what the audit judges, as it stands, unjudged."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+import redis
+from psycopg.conninfo import make_conninfo
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.model import LedgerRow
+from ticketbench.stack.protocol import DatabaseAccess
+
+TARGET_DATABASE: Final = "tickets"
+_CONNECT_S: Final = 5
+_STATEMENT_MS: Final = 60_000
+_REDIS_S: Final = 10.0
+_ROWS_AT_A_TIME: Final = 5000
+_HINT: Final = "without the ledger nothing can be said about integrity; the component's log says why it ended"
+
+_MATCHES: Final = "SELECT id, capacity, stock FROM matches WHERE on_sale ORDER BY id"
+_TICKETS: Final = (
+    "SELECT t.id, t.match_id, t.idempotency_key FROM tickets t JOIN matches m ON m.id = t.match_id"
+    " WHERE m.on_sale ORDER BY t.id"
+)
+
+
+def read_ledger(access: DatabaseAccess) -> tuple[LedgerRow, ...]:
+    """Return capacity, counters and tickets of all matches on sale, and what Redis holds of them.
+
+    Call it when no request is under way. PostgreSQL is read in one snapshot, as a superuser, so that a target that
+    holds every ordinary connection does not shut the audit out. A match without keys in Redis has no rows of Redis.
+    Raises EnvironmentFailure naming what could not be read.
+    """
+    rows = list(_from_postgres(access))
+    matches = [row.match_id for row in rows if row.kind == "capacity"]
+    return (*rows, *_from_redis(access, matches))
+
+
+def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
+    try:
+        dsn = make_conninfo(
+            access.postgres_dsn,
+            dbname=TARGET_DATABASE,
+            application_name="ticketbench-ledger",
+            connect_timeout=_CONNECT_S,
+            options=f"-c statement_timeout={_STATEMENT_MS}",
+        )
+        with psycopg.connect(dsn) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            for match_id, capacity, stock in connection.execute(_MATCHES).fetchall():
+                yield LedgerRow(kind="capacity", match_id=match_id, quantity=capacity)
+                yield LedgerRow(kind="stock", match_id=match_id, quantity=stock)
+            with connection.cursor(name="ledger") as cursor:  # in the server: memory does not grow with the sale
+                cursor.itersize = _ROWS_AT_A_TIME
+                cursor.execute(_TICKETS)
+                for ticket_id, match_id, key in cursor:
+                    yield LedgerRow(kind="ticket", match_id=match_id, ticket_id=ticket_id, key=key)
+    except psycopg.Error as error:
+        text = " ".join(str(error).split())
+        raise EnvironmentFailure(f"cannot read the ledger from PostgreSQL: {text}", _HINT) from error
+
+
+def _from_redis(access: DatabaseAccess, matches: list[int]) -> Iterator[LedgerRow]:
+    client = redis.Redis.from_url(
+        access.redis_url,
+        decode_responses=True,
+        socket_timeout=_REDIS_S,
+        socket_connect_timeout=_CONNECT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        stocks: list[Any] = [client.get(f"stock:{match_id}") for match_id in matches]
+        for match_id, stock in zip(matches, stocks, strict=True):
+            if stock is not None:
+                yield LedgerRow(kind="redis_stock", match_id=match_id, quantity=int(stock))
+            seen: set[str] = set()  # a scan may name a key twice
+            for key, _ in client.hscan_iter(f"taken:{match_id}", count=_ROWS_AT_A_TIME):
+                if key not in seen:
+                    seen.add(key)
+                    yield LedgerRow(kind="redis_taken", match_id=match_id, key=key)
+    except (redis.RedisError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise EnvironmentFailure(f"cannot read the ledger from Redis: {text}", _HINT) from error
+    finally:
+        client.close()
