@@ -163,8 +163,8 @@ class Database:
             await connection.start()
         except PoolLimitReached as error:
             raise PoolTimeout from error
-        except (DBAPIError, OSError) as error:
-            raise meaning(error) from error
+        except (DBAPIError, OSError) as error:  # whatever it says, nothing was asked of it but a connection
+            raise DatabaseError from error
         finally:
             stages.pool_wait += perf_counter() - began
         try:

@@ -50,7 +50,7 @@ class Guard(Protocol):
     """A way to sell. ``seen`` is the row of ``queries.purchase_view`` that the purchase began with."""
 
     async def stock(self, order: Order, seen: Row[Any], stages: Stages) -> int:
-        """Return what seems to be left, to spare a lost buyer the payment."""
+        """Return what seems to be left, to spare a lost buyer the payment. May raise what :meth:`sell` does."""
 
     async def sell(self, session: Session, order: Order, seen: Row[Any], stages: Stages) -> Ticket:
         """Take and write one ticket, uncommitted."""
@@ -143,8 +143,10 @@ class RedisGuard:
         self._store = store
 
     async def stock(self, order: Order, seen: Row[Any], stages: Stages) -> int:
-        """See :class:`Guard`; raises RedisError."""
-        (stock,) = await self._store.stocks([order.match_id], stages)
+        """See :class:`Guard`; raises RedisError, DuplicateKey."""
+        stock, key_known = await self._store.look(order.match_id, order.key, stages)
+        if key_known:  # looked for before sold_out is: it may have taken the last one, and be writing it
+            raise DuplicateKey
         if stock is None:
             raise RedisError
         return stock

@@ -119,6 +119,18 @@ class RedisStore:
             values = await self._client.mget([f"{_STOCK}{match_id}" for match_id in match_ids])
         return [None if value is None else int(value) for value in values]
 
+    async def look(self, match_id: int, key: str, stages: Stages) -> tuple[int | None, bool]:
+        """Return the stock of a match, None where Redis has none, and whether the key took from it.
+
+        In this order: where the key took the last ticket, a stock of 0 comes with True, however the reads fall.
+        """
+        stock_key, taken_key = _keys(match_id)
+        async with _command(stages), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.get(stock_key)
+            pipeline.hexists(taken_key, key)
+            stock, known = await pipeline.execute()
+        return None if stock is None else int(stock), bool(known)
+
     async def take(self, match_id: int, key: str, stages: Stages) -> Taking:
         """Take one ticket from the stock and note the key, as one step."""
         async with _command(stages):

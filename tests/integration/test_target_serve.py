@@ -1,0 +1,367 @@
+"""The sale as processes: a supervisor, its workers on one socket, their metrics, and every way they may end."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+import redis as redis_client
+
+GUARDED = ("pessimistic", "optimistic", "atomic", "redis")
+REDIS_NUMBER = 8  # a database of Redis for these tests alone
+DEADLINE_S = 60.0
+COMMAND = (sys.executable, "-m", "target_app")
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Return once the condition holds; fail after ``DEADLINE_S``."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
+        time.sleep(0.01)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback that were free a moment ago, each another one."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that is only waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@dataclass
+class Served:
+    """A supervisor that was started, and what it said when it had ended."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    metrics_ports: list[int]
+    workers: list[int] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[1]
+        try:
+            return httpx.get(f"{self.url}/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def await_ready(self) -> None:
+        until(self.ready, "ready")
+        until(lambda: all(self._scrapable(port) for port in self.metrics_ports), "metrics of every worker")
+        self.workers = children(self.process.pid)
+
+    @staticmethod
+    def _scrapable(port: int) -> bool:
+        try:
+            # The listening socket is there before the worker accepts: the loop's ticks tell that it serves.
+            return metric(httpx.get(f"http://127.0.0.1:{port}/metrics").text, "target_loop_lag_samples_total") > 0
+        except httpx.TransportError:
+            return False
+
+    def total(self, name: str) -> float:
+        """Return a metric summed over the workers."""
+        return sum(metric(httpx.get(f"http://127.0.0.1:{port}/metrics").text, name) for port in self.metrics_ports)
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for the end; return exit code and standard error."""
+        _, said = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, said
+
+
+def metric(text: str, name: str) -> float:
+    """Return the value of one line, or the sum of all lines of that name."""
+    values = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
+    assert values, f"{name} is not exported"
+    return sum(map(float, values))
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the stores of these tests are, as the environment of the target."""
+
+    environment: dict[str, str]
+    sql: "psycopg.Connection[tuple[int]]"
+    redis: "redis_client.Redis"
+
+    def run(self, *arguments: str, **levels: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the target to its end."""
+        environment = {**self.environment, **{f"TARGET_{name.upper()}": level for name, level in levels.items()}}
+        return subprocess.run(
+            [*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_S
+        )
+
+    def sold(self) -> int:
+        row = self.sql.execute("SELECT count(*) FROM tickets WHERE match_id <> 21").fetchone()
+        assert row is not None
+        return row[0]
+
+
+@pytest.fixture(scope="module")
+def place(postgres_dsn: str, redis_url: str) -> Iterator[Site]:
+    name = f"serve_{uuid.uuid4().hex[:12]}"
+    url = urlsplit(postgres_dsn)._replace(path=f"/{name}").geturl()
+    cache_url = urlsplit(redis_url)._replace(path=f"/{REDIS_NUMBER}").geturl()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TARGET_")}
+    environment = {**kept, "TARGET_DATABASE_URL": url, "TARGET_REDIS_URL": cache_url}
+    with psycopg.connect(postgres_dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        try:
+            with psycopg.connect(url, autocommit=True) as sql, redis_client.Redis.from_url(cache_url) as cache:
+                yield Site(environment, sql, cache)
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def site(place: Site) -> Site:
+    """The stores with nothing in them."""
+    place.sql.execute("DROP TABLE IF EXISTS matches, tickets")
+    place.redis.flushdb()
+    return place
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(site: Site) -> Iterator[Serve]:
+    """Start the sale; whatever still runs at the end is killed."""
+    started: list[Served] = []
+
+    def start(*, workers: int = 1, ready: bool = True, pass_fd: int | None = None, **levels: str) -> Served:
+        seeded = site.run("init-db", "--reset", **levels)
+        assert seeded.returncode == 0, seeded.stderr
+        port, *metrics_ports = free_ports(1 + workers)
+        where = ["--port", str(port)] if pass_fd is None else ["--fd", str(pass_fd)]
+        served = Served(
+            subprocess.Popen(
+                [
+                    *COMMAND,
+                    *("serve", "--workers", str(workers), "--metrics-ports", ",".join(map(str, metrics_ports))),
+                    *where,
+                ],
+                env={**site.environment, **{f"TARGET_{name.upper()}": level for name, level in levels.items()}},
+                stderr=subprocess.PIPE,
+                text=True,
+                pass_fds=() if pass_fd is None else (pass_fd,),
+            ),
+            port,
+            metrics_ports,
+        )
+        started.append(served)
+        if ready:
+            served.await_ready()
+        return served
+
+    yield start
+    for served in started:
+        for pid in (served.process.pid, *served.workers):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        served.process.communicate(timeout=DEADLINE_S)
+
+
+async def rush(url: str, buyers: int) -> Counter[int]:
+    """Have many buyers ask at once for the hot match until each has an answer; return the answers by status."""
+
+    async def buy(client: httpx.AsyncClient) -> int:
+        key = uuid.uuid4().hex
+        while True:
+            answer = await client.post("/matches/1/purchases", headers={"Idempotency-Key": key}, json={"buyer": key})
+            if answer.status_code != 503:
+                return answer.status_code
+
+    limits = httpx.Limits(max_connections=60)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=DEADLINE_S) as client:
+        return Counter(await asyncio.gather(*(buy(client) for _ in range(buyers))))
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("locking", GUARDED)
+def test_several_workers_sell_to_the_last_ticket_and_count_it_right(serve: Serve, site: Site, locking: str) -> None:
+    served = serve(workers=2, locking=locking, stock="70", pool_size="5", payment_ms="1", pool_timeout_s="30")
+    assert asyncio.run(rush(served.url, 300)) == {201: 70, 409: 230}
+    assert site.sold() == 70
+    assert served.total('target_purchases_total{outcome="sold"}') == 70
+    assert served.total('target_purchases_total{outcome="sold_out"}') == 230
+    route = 'route="/matches/{match_id}/purchases"'
+    assert served.total(f'target_requests_total{{method="POST",{route},status="201"}}') == 70
+    assert served.total(f'target_request_seconds_bucket{{le="+Inf",{route}}}') >= 300
+    assert served.total("target_inflight") == 0
+    assert served.total("target_pool_size") == 10
+    assert served.total("target_pool_checked_out") == served.total("target_pool_waiters") == 0
+    assert served.total("target_pool_checkouts_total") >= 300
+    assert served.total("target_loop_cpu_seconds_total") > 0
+    assert served.total("process_cpu_seconds_total") >= served.total("target_loop_cpu_seconds_total") / 2
+
+
+def test_several_workers_without_a_guard_oversell(serve: Serve, site: Site) -> None:
+    served = serve(workers=2, locking="none", stock="30", payment_ms="2", pool_timeout_s="30")
+    sold = asyncio.run(rush(served.url, 200))[201]
+    assert sold == site.sold() > 30
+
+
+def test_it_takes_over_a_socket_that_listens(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        served = serve(ready=False, pass_fd=listening.fileno())
+        served.port = listening.getsockname()[1]
+        served.await_ready()
+        assert httpx.get(f"{served.url}/matches/1").json()["id"] == 1
+
+
+def test_metrics_answer_while_the_loop_is_blocked(serve: Serve) -> None:
+    served = serve(validate_cost="5000000")
+    blocked = threading.Thread(target=httpx.post, args=(f"{served.url}/tickets/SEED-000001/validation",))
+    blocked.start()
+    until(lambda: served.total("target_loop_lag_max_seconds") > 0.1, "the lag of a blocked loop")
+    blocked.join()  # the client's own limit is 5 s
+    stage = 'target_stage_seconds_total{route="/tickets/{code}/validation",stage="cpu"}'
+    until(lambda: served.total(stage) > 0.1, "the seconds of hashing")
+
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_the_purchases_under_way(serve: Serve, site: Site, signum: signal.Signals) -> None:
+    served = serve(workers=2, payment_ms="700", payment="in_transaction")
+    answers: list[httpx.Response] = []
+
+    def buy() -> None:
+        answers.append(
+            httpx.post(f"{served.url}/matches/1/purchases", headers={"Idempotency-Key": "k"}, json={"buyer": "ann"})
+        )
+
+    buying = threading.Thread(target=buy)
+    buying.start()
+    until(lambda: served.total("target_pool_checked_out") == 1, "a purchase that pays")
+    served.process.send_signal(signum)
+    assert served.ended() == (0, "")
+    buying.join()
+    assert [answer.status_code for answer in answers] == [201]
+    assert site.sold() == 1
+    assert not any(alive(pid) for pid in served.workers)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(served.url)
+
+
+def test_a_worker_that_dies_takes_the_others_with_it(serve: Serve) -> None:
+    served = serve(workers=2)
+    os.kill(served.workers[1], signal.SIGKILL)
+    assert served.ended() == (1, "target_app: worker 2 was killed by SIGKILL: stopped all\n")
+    assert not any(alive(pid) for pid in served.workers)
+
+
+def test_workers_die_with_their_supervisor(serve: Serve) -> None:
+    served = serve(workers=2)
+    served.process.kill()
+    until(lambda: not any(alive(pid) for pid in served.workers), "the workers' end")
+
+
+def test_a_worker_without_its_supervisor_does_not_start(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = subprocess.run(
+            [*COMMAND, "worker", "--fd", str(listening.fileno()), "--metrics-port", "0", "--parent", "1"],
+            env=site.environment,
+            pass_fds=(listening.fileno(),),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+    assert (ended.returncode, ended.stderr) == (1, "target_app: the supervisor is gone\n")
+
+
+# --- refusing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_level_is_named(site: Site) -> None:
+    port, metrics_port = free_ports(2)
+    ended = site.run("serve", "--workers", "1", "--metrics-ports", f"{metrics_port}", "--port", f"{port}", locking="so")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "target_app: TARGET_LOCKING: Input should be 'none', 'pessimistic', 'optimistic', 'atomic' or 'redis'",
+        "target_app: worker 1 exited with status 1: stopped all",
+    ]
+
+
+@pytest.mark.parametrize("busy", ["--port", "--metrics-ports"])
+def test_a_busy_port_is_named(site: Site, busy: str) -> None:
+    port, metrics_port = free_ports(2)
+    with socket.create_server(("127.0.0.1", port if busy == "--port" else metrics_port)):
+        ended = site.run("serve", "--workers", "1", "--metrics-ports", f"{metrics_port}", "--port", f"{port}")
+    assert ended.returncode == 1
+    assert f"127.0.0.1:{port if busy == '--port' else metrics_port}: Address already in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("server", ["database_url", "redis_url"])
+def test_a_server_that_is_not_there_is_named_without_its_password(site: Site, server: str) -> None:
+    port, metrics_port, nobody = free_ports(3)
+    scheme = "postgresql" if server == "database_url" else "redis"
+    ended = site.run(
+        *("serve", "--workers", "1", "--metrics-ports", f"{metrics_port}", "--port", f"{port}"),
+        **{server: f"{scheme}://somebody:hidden-word@127.0.0.1:{nobody}/0"},
+    )
+    assert ended.returncode == 1
+    assert f"target_app: {'PostgreSQL' if server == 'database_url' else 'Redis'} cannot be used: " in ended.stderr
+    assert "hidden-word" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_ports_must_match_workers(site: Site) -> None:
+    ended = site.run("serve", "--workers", "2", "--metrics-ports", "1", "--port", "0")
+    assert ended.returncode == 2
+    assert "names 1 ports for 2 workers" in ended.stderr
+
+
+def test_the_settings_are_printed_as_a_schema(site: Site) -> None:
+    ended = site.run("settings", database_url="not read")
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["properties"]["locking"]["default"] == "atomic"
+
+
+def test_a_database_is_seeded_once(site: Site) -> None:
+    assert site.run("init-db", stock="12").returncode == 0
+    again = site.run("init-db", stock="13")
+    assert again.returncode == 1
+    assert again.stderr.startswith("target_app: the database holds a sale already")
+    capacity = "SELECT capacity FROM matches WHERE id = 1"
+    assert site.sql.execute(capacity).fetchone() == (12,)
+    assert site.run("init-db", "--reset", stock="13").returncode == 0
+    assert site.sql.execute(capacity).fetchone() == (13,)

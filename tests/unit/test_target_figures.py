@@ -1,0 +1,107 @@
+"""What the target exports: the metrics that docs/signals.md names and no others, few lines, histograms that add up."""
+
+import re
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from target_app.app import create_app
+from target_app.figures import BUCKETS, HEALTH, MATCH, Figures, RouteFigures
+from target_app.settings import Settings
+
+SIGNALS = Path(__file__).parents[2] / "docs" / "signals.md"
+LINES_A_WORKER = 1500  # DESIGN.md: 67 ms CPU a scrape were seen with more
+
+
+@pytest.fixture
+def exported() -> str:
+    """The metrics of a worker that has not served anything; nothing is connected to."""
+    app = create_app(
+        Settings(database_url="postgresql://u:p@127.0.0.1:1/sale", redis_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    )
+    return generate_latest(app.state.sale.registry()).decode()
+
+
+def documented() -> dict[str, frozenset[str]]:
+    """Return each metric of the target in docs/signals.md with its labels."""
+    found: dict[str, frozenset[str]] = {}
+    for line in SIGNALS.read_text().splitlines():
+        if line.startswith("| `target_"):
+            for name, labels in re.findall(r"`(target_\w+)(?:\{([\w,]+)\})?`", line.split("|")[1]):
+                found[name] = frozenset(labels.split(",")) if labels else frozenset()
+    return found
+
+
+def test_the_metrics_are_those_of_the_contract(exported: str) -> None:
+    seen: dict[str, frozenset[str]] = {}
+    for family in text_string_to_metric_families(exported):
+        if family.name.startswith("target_"):
+            labels = frozenset(family.samples[0].labels) - {"le"}
+            seen[family.name + ("_total" if family.type == "counter" else "")] = labels
+    assert seen == documented()
+    assert len(seen) > 20
+
+
+def test_the_process_is_exported_and_the_lines_are_few(exported: str) -> None:
+    assert "process_cpu_seconds_total " in exported
+    assert "process_resident_memory_bytes " in exported
+    assert len(exported.splitlines()) <= LINES_A_WORKER
+
+
+def test_what_can_be_foreseen_starts_at_zero(exported: str) -> None:
+    assert 'target_purchases_total{outcome="lock_timeout"} 0.0' in exported
+    assert 'target_requests_total{method="POST",route="/matches/{match_id}/purchases",status="503"} 0.0' in exported
+
+
+def test_buckets_are_narrow_enough_for_a_quantile() -> None:
+    ratios = [high / low for low, high in pairwise(BUCKETS)]
+    assert max(ratios) <= 1.2
+    assert (BUCKETS[0], BUCKETS[-1]) == (0.001, 12.0)
+
+
+@pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (0.001, 0), (0.00101, 1), (12.0, 52), (12.1, 53)])
+def test_a_bound_belongs_to_its_bucket(seconds: float, bucket: int) -> None:
+    route = RouteFigures("GET", (200,))
+    route.answered("GET", 200, seconds)
+    assert route.buckets[bucket] == 1
+    assert sum(route.buckets) == 1
+
+
+def test_a_scrape_during_counting_never_sees_a_histogram_that_shrinks() -> None:
+    app = create_app(
+        Settings(database_url="postgresql://u:p@127.0.0.1:1/sale", redis_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    )
+    figures: Figures = app.state.sale.figures
+    registry = app.state.sale.registry()
+    stop = threading.Event()
+
+    def count() -> None:
+        turn = 0
+        while not stop.is_set():
+            figures.routes[MATCH].answered("GET", 200, 0.0005 * (turn % 2000))
+            figures.routes[HEALTH].answered("GET", 200 + turn % 3, 0.001)  # new label sets appear meanwhile
+            turn += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        before = 0.0
+        for _ in range(30):
+            cumulative = [
+                sample.value
+                for family in registry.collect()
+                if family.name == "target_request_seconds"
+                for sample in family.samples
+                if sample.labels.get("route") == MATCH and sample.name.endswith("_bucket")
+            ]
+            assert cumulative == sorted(cumulative)
+            assert cumulative[-1] >= before
+            before = cumulative[-1]
+    finally:
+        stop.set()
+        thread.join()
+    assert before > 0
