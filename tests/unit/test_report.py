@@ -1,0 +1,517 @@
+"""The page, its Markdown and its exports: every figure right, every gap said, every outside string inert."""
+
+import itertools
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from tests.unit import report_data
+from ticketbench.model import (
+    Analysis,
+    Finding,
+    Integrity,
+    Latency,
+    RunRecord,
+    Saturation,
+    Signals,
+    Slo,
+    SloResult,
+    Traffic,
+    Validity,
+    VariantAnalysis,
+)
+from ticketbench.model import Errors as ErrorCounts
+from ticketbench.report import FORMATS, ReportInput, html, json_, junit, markdown, render
+from ticketbench.report.figures import phase_marks, slo_limits
+
+VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use", "rect"}
+HOSTILE = (
+    "</style></title></script><script>alert(1)</script><img src=x onerror=alert(1)>\" onload='x' "
+    "| a | `b` **c** [d](https://evil.example) ![e](//evil.example/f.png) <!-- ]]> &lt; {{ 7 * 7 }} {% raw %} "
+    "$\\frac{x}$ @everyone #1 www.evil.example \x00\x1b[31m\u202e\u0085\r\n# heading\n---"
+)
+
+
+class Page(HTMLParser):
+    """The parsed page: every tag balanced, or the test fails; tables as rows of cell texts."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.text: list[str] = []
+        self._rows: list[list[str]] = []
+        self._caption = ""
+        self.feed(page.decode())
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        inside_drawing = "svg" in self.open
+        if not inside_drawing:
+            self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self._rows, self._caption = [], ""
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+        if tag == "table":
+            self.tables.setdefault(self._caption, self._rows)
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+        if "caption" in self.open:
+            self._caption += data
+        elif "td" in self.open or "th" in self.open:
+            # A note stands below its figure: a line of its own.
+            self._rows[-1][-1] += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+def measured(text: str) -> float:
+    """Return in base units what a reader takes from the page: the first figure of a cell."""
+    found = re.match(r"([\d,.]+)\s*(ms|s\b|%)?", text.strip())
+    assert found, text
+    value = float(found[1].replace(",", ""))
+    return value * {"ms": 1e-3, "s": 1.0, "%": 0.01, None: 1.0}[found[2]]
+
+
+def changed(data: ReportInput, **of_first: Any) -> ReportInput:
+    """Return the input with the first variant changed."""
+    first, *rest = data.analysis.variants
+    variants = (first.model_copy(update=of_first), *rest)
+    return replace(data, analysis=data.analysis.model_copy(update={"variants": variants}))
+
+
+@pytest.fixture(scope="module")
+def spike() -> ReportInput:
+    return report_data.spike()
+
+
+@pytest.fixture(scope="module")
+def page(spike: ReportInput) -> Page:
+    return Page(html(spike))
+
+
+# --- the page is whole, and alone -------------------------------------------------------------------------------------
+
+
+def test_it_reaches_for_nothing(spike: ReportInput, page: Page) -> None:
+    text = html(spike).decode()
+    assert not re.search(
+        r"""(?:src|href|action|data|srcset)\s*=\s*["']?(?!["']?#)""", re.sub(r"<code>.*?</code>", "", text)
+    )
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+    assert "default-src 'none'" in page.values("content")[0]
+    for tag in ("script", "link", "img", "iframe", "object", "base", "form"):
+        assert page.tags[tag] == 0
+
+
+def test_anchors_lead_somewhere_and_ids_are_unique(page: Page) -> None:
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    targets = [value[1:] for name in ("href", "xlink:href") for value in page.values(name)]
+    targets += [ref for value in page.values("aria-labelledby") for ref in value.split()]
+    targets += [value.removeprefix("url(#").removesuffix(")") for value in page.values("clip-path")]
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_headings_do_not_skip_a_level(page: Page, spike: ReportInput) -> None:
+    levels = [int(n) for n in re.findall(r"<h([1-6])[ >]", html(spike).decode())]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.values("lang") == ["en"]
+
+
+def test_every_drawing_has_words(page: Page) -> None:
+    drawings = [attribute for attribute in page.attributes if attribute[1:] == ("role", "img")]
+    labels = [value for tag, name, value in page.attributes if name == "aria-label" and value.startswith("Line chart")]
+    assert len(drawings) == len(labels) >= 6
+    assert all("pool_size=10, cache=off: " in label for label in labels)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_same_run_gives_the_same_bytes(name: str) -> None:
+    assert FORMATS[name][1](report_data.spike()) == FORMATS[name][1](report_data.spike())
+
+
+def test_several_runs_share_a_page(spike: ReportInput) -> None:
+    both = Page(render([spike, spike]))
+    assert both.tags["article"] == 2
+    assert len(both.values("id")) == len(set(both.values("id")))
+    with pytest.raises(ValueError, match="needs a run"):
+        render([])
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_variants_says_what_the_analysis_says(page: Page, spike: ReportInput) -> None:
+    head, *rows = page.tables["The variants compared"]
+    assert [title.split(" /")[0] for title in head[:7]] == [
+        "Variant", "Goodput", "Offered", "p50", "p95", "p99", "Errors",
+    ]  # fmt: skip
+    assert len(rows) == len(spike.analysis.variants)
+    for row, v in zip(rows, spike.analysis.variants, strict=True):
+        signals = v.signals
+        assert row[0].replace(", ", ",").startswith(v.variant)
+        offered, achieved = row[2].split(" / ")
+        busiest = re.search(r"([\d.]+ %)", row[7])
+        assert busiest
+        expected = (
+            (row[1], signals.traffic.goodput_per_s),
+            (offered, signals.traffic.offered_per_s),
+            (achieved, signals.traffic.achieved_per_s),
+            (row[3], signals.latency_s.p50),
+            (row[4], signals.latency_s.p95),
+            (row[5], signals.latency_s.p99),
+            (row[6], signals.errors.ratio),
+        )
+        for shown, exact in expected:
+            assert measured(shown) == pytest.approx(exact, rel=0.005), shown
+        own = [s.utilisation or 0 for name, s in signals.saturation.items() if name in ("db_pool", "event_loop")]
+        assert measured(busiest[1]) == pytest.approx(max(own), rel=0.005)
+        assert v.validity.status.replace("_", " ") in row[8]
+        assert v.integrity.status in row[9]
+
+
+def test_effects_are_told_in_symbol_and_word(page: Page) -> None:
+    rows = page.tables["The variants compared"][1:]
+    assert "reference" in rows[0][0]
+    assert "? 0.97x, not settled" in rows[1][1]
+    assert "▲ 1.64x, better" in rows[2][1]
+    assert "▲ 58.1x lower, better" in rows[2][4]
+
+
+def test_an_interval_is_shown_only_where_there_is_one(spike: ReportInput) -> None:
+    assert b"interval 1" not in html(spike)
+    first = spike.analysis.comparison[2].model_copy(update={"interval": (1.51, 1.79), "verdict": "improved"})
+    analysis = spike.analysis.model_copy(update={"comparison": (first,)})
+    shown = Page(html(replace(spike, analysis=analysis))).tables["The variants compared"][3][1]
+    assert "interval 1.51x to 1.79x" in shown
+
+
+def test_one_trial_is_said_to_be_one(spike: ReportInput) -> None:
+    assert b"One trial each" in html(spike)
+    assert b"One trial each" in markdown(spike)
+    assert b"One trial each" not in html(report_data.spike(repetitions=2))
+
+
+def test_spread_needs_repetition(page: Page) -> None:
+    caption = "Spread between the trials of a variant"
+    assert caption not in page.tables
+    row = Page(html(report_data.spike(repetitions=3))).tables[caption][1]
+    assert row[2] == "81.2 to 83.2"
+
+
+def test_integrity_tells_the_worst_variant(spike: ReportInput) -> None:
+    assert "0 oversold, 0 lost of 19,480 acknowledged" in html(spike).decode()
+    worst = Integrity(status="violated", capacity=100, sold=117, oversold=17, acknowledged=120, lost=3, duplicated=0)
+    text = html(changed(spike, integrity=worst)).decode()
+    assert "pool_size=2, cache=on: 17 oversold, 3 lost of 120 acknowledged (1 of 4 variants violated)" in text
+    unknown = Integrity(status="unknown", reasons=("the ledger was not taken",))
+    text = html(changed(spike, integrity=unknown)).decode()
+    assert "oversold not measured" in text
+    assert "the ledger was not taken" in text
+
+
+def test_functional_runs_claim_no_performance(spike: ReportInput) -> None:
+    analysis = spike.analysis.model_copy(update={"shape": "functional"})
+    assert b"makes no performance claim" in html(replace(spike, analysis=analysis))
+
+
+def test_a_report_of_many_long_trials_stays_small() -> None:
+    big = report_data.spike(repetitions=4, seconds=900)
+    assert len(html(big)) < 3_000_000
+
+
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+NOTHING = Signals(
+    latency_s=Latency(p50=None, p95=None, p99=None),
+    traffic=Traffic(offered_per_s=None, achieved_per_s=None, goodput_per_s=None),
+    errors=ErrorCounts(ratio=None, by_kind={}),
+    saturation={},
+)
+
+
+def test_missing_figures_are_said_with_their_reason(spike: ReportInput) -> None:
+    invalid = Validity(status="invalid", reasons=("Prometheus answered nothing",))
+    shown = Page(html(changed(spike, signals=NOTHING, validity=invalid))).tables["The variants compared"][1]
+    for cell in shown[1:8]:
+        assert cell.startswith("not measured"), cell
+        assert "Prometheus answered nothing" in cell
+    line = next(row for row in markdown(changed(spike, signals=NOTHING)).decode().splitlines() if "reference, 1" in row)
+    assert line.count("not measured") == 7
+
+
+def test_nan_is_missing_too(spike: ReportInput) -> None:
+    broken = spike.analysis.variants[0].signals.model_copy(
+        update={"latency_s": Latency(p50=float("nan"), p95=float("inf"), p99=1.0, count=5)}
+    )
+    row = Page(html(changed(spike, signals=broken))).tables["The variants compared"][1]
+    assert row[3].startswith("not measured")
+    assert row[4].startswith("not measured")
+
+
+def test_a_closed_model_offers_nothing_and_says_so(spike: ReportInput) -> None:
+    plan = spike.run.plan
+    closed = {
+        name: schedule.model_copy(update={"open_model": False, "offered": ()})
+        for name, schedule in plan.schedules.items()
+    }
+    run = spike.run.model_copy(update={"plan": plan.model_copy(update={"schedules": closed})})
+    traffic = spike.analysis.variants[0].signals.traffic.model_copy(update={"offered_per_s": None})
+    signals = spike.analysis.variants[0].signals.model_copy(update={"traffic": traffic})
+    row = Page(html(replace(changed(spike, signals=signals), run=run))).tables["The variants compared"][1]
+    assert "closed model" in row[2]
+
+
+def test_without_any_series_the_page_says_so(spike: ReportInput) -> None:
+    text = html(replace(spike, timelines=())).decode()
+    assert "no trial has a stored series" in text
+    assert '<svg class="plot"' not in text
+
+
+def test_a_figure_without_values_says_so_and_a_missing_trial_is_named(spike: ReportInput) -> None:
+    lines = [replace(t, error_ratio=[None] * len(t.t_s)) for t in spike.timelines[1:]]
+    text = html(replace(spike, timelines=tuple(lines))).decode()
+    assert "<b>Not measured</b><span>no request was counted</span>" in text
+    assert f"Not drawn, for want of stored series: {spike.timelines[0].trial}." in text
+
+
+def test_a_run_that_measured_nothing_still_has_a_report(spike: ReportInput) -> None:
+    outcome = spike.analysis.outcome.model_copy(update={"status": "invalid", "sentence": "nothing was measured"})
+    empty = spike.analysis.model_copy(update={"variants": (), "trials": (), "comparison": (), "outcome": outcome})
+    data = ReportInput(spike.run, empty, ())
+    Page(html(data))
+    assert b"no variant was measured" in html(data)
+    assert b"no variant was measured" in markdown(data)
+    root = ET.fromstring(junit(data))  # noqa: S314 - our own
+    assert root.get("errors") == "1"
+
+
+# --- outside text -----------------------------------------------------------------------------------------------------
+
+ENUMERATED = {"status", "shape", "verdict", "created"}
+NAMED_BY_OTHERS = {
+    "by_kind", "answered", "by_status", "saturation", "per_request", "settings", "varied", "fixed", "levels",
+    "schedules",
+}  # fmt: skip
+
+
+def poisoned(value: Any, key: str = "") -> Any:
+    """Return a record's content with hostile text behind every string that is not an enumerated word."""
+    if isinstance(value, str):
+        return value if key in ENUMERATED else value + HOSTILE
+    if isinstance(value, dict):
+        keys = HOSTILE if key in NAMED_BY_OTHERS else ""
+        return {name + keys: poisoned(item, name) for name, item in value.items()}
+    return [poisoned(item, key) for item in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.fixture(scope="module")
+def hostile(spike: ReportInput) -> ReportInput:
+    lines = tuple(
+        replace(
+            t,
+            trial=t.trial + HOSTILE,
+            variant=t.variant + HOSTILE,
+            utilisation={name + HOSTILE: values for name, values in t.utilisation.items()},
+            queue={name + HOSTILE: values for name, values in t.queue.items()},
+        )
+        for t in spike.timelines
+    )
+    run = RunRecord.model_validate(poisoned(spike.run.model_dump()))
+    return ReportInput(run, Analysis.model_validate(poisoned(spike.analysis.model_dump())), lines)
+
+
+def test_hostile_text_adds_no_tag_and_no_attribute(hostile: ReportInput, page: Page) -> None:
+    content = html(hostile)
+    evil = Page(content)
+    assert evil.tags == page.tags
+    assert {(tag, name) for tag, name, _ in evil.attributes} == {(tag, name) for tag, name, _ in page.attributes}
+    assert "7 * 7" in "".join(evil.text)
+    for unfit in ("\x00", "\x1b", "\u202e", "\u0085"):
+        assert unfit not in content.decode()
+
+
+def test_hostile_text_stays_text_in_markdown(hostile: ReportInput, spike: ReportInput) -> None:
+    def tokens(content: bytes) -> list[Any]:
+        blocks = MarkdownIt("commonmark").enable("table").parse(content.decode())
+        return blocks + [child for token in blocks for child in token.children or []]
+
+    evil, tame = tokens(markdown(hostile)), tokens(markdown(spike))
+    assert {t.content for t in evil if t.type == "html_inline"} == {"<br>", "<sub>", "</sub>"}
+    assert [t.type for t in evil if t.type.endswith("_open")] == [t.type for t in tame if t.type.endswith("_open")]
+    assert not {"link_open", "image", "html_block", "code_inline"} & {t.type for t in evil}
+    text = markdown(hostile).decode()
+    prose = text.split("```")[0]
+    assert "@everyone" not in prose
+    assert "www.evil" not in prose
+    assert "://" not in prose
+
+
+def test_a_command_cannot_leave_its_fence(spike: ReportInput) -> None:
+    run = spike.run.model_copy(update={"command": "a\n````\n# out\n```"})
+    blocks = MarkdownIt("commonmark").parse(markdown(replace(spike, run=run)).decode())
+    assert "a\n````\n# out\n```\n" in [t.content for t in blocks if t.type == "fence"]
+
+
+def test_hostile_text_stays_text_in_junit(hostile: ReportInput) -> None:
+    root = ET.fromstring(junit(hostile))  # noqa: S314 - our own
+    assert {e.tag for e in root.iter()} <= {"testsuites", "testsuite", "testcase", "failure", "system-out"}
+
+
+# --- exports ----------------------------------------------------------------------------------------------------------
+
+
+def test_json_is_the_analysis(spike: ReportInput) -> None:
+    assert Analysis.model_validate(json.loads(json_(spike))) == spike.analysis
+
+
+def _cases(content: bytes) -> dict[tuple[str, str], tuple[str, str]]:
+    root = ET.fromstring(content)  # noqa: S314 - our own
+    found = {}
+    for case in root.iter("testcase"):
+        child = next(iter(case), None)
+        found[case.get("classname", ""), case.get("name", "")] = (
+            (child.tag, child.get("message") or child.text or "") if child is not None else ("", "")
+        )
+    kinds = Counter(kind for kind, _ in found.values())
+    assert root.get("tests") == str(len(found))
+    assert root.get("failures") == str(kinds["failure"])
+    assert root.get("errors") == str(kinds["error"])
+    assert root.get("skipped") == str(kinds["skipped"])
+    return found
+
+
+def test_junit_fails_what_failed_and_only_that(spike: ReportInput) -> None:
+    cases = _cases(junit(spike))
+    small, large = "spike.pool_size=2,cache=on", "spike.pool_size=10,cache=on"
+    slo = "http_req_duration{name:purchase} p(95)<200"
+    assert cases[small, slo] == ("failure", f"{slo} missed: 4.38 s")
+    assert cases[large, slo] == ("", "")
+    assert cases[small, "validity"][0] == "system-out"
+    assert cases[small, "integrity"] == ("", "")
+    assert cases["spike", "every planned trial is stored"] == ("", "")
+
+
+def test_junit_tells_broken_from_missed(spike: ReportInput) -> None:
+    broken = changed(
+        spike,
+        validity=Validity(status="invalid", reasons=("no series",)),
+        integrity=Integrity(status="violated", oversold=17, lost=0, reasons=("match 1 sold 117 of 100",)),
+    )
+    cases = _cases(junit(broken))
+    small = "spike.pool_size=2,cache=on"
+    assert cases[small, "validity"] == ("error", "no series")
+    assert cases[small, "integrity"] == ("failure", "17 oversold; match 1 sold 117 of 100")
+    unknown = changed(spike, integrity=Integrity(status="unknown", reasons=("no ledger",)))
+    assert _cases(junit(unknown))[small, "integrity"] == ("skipped", "no ledger")
+
+
+def test_junit_misses_trials_that_are_not_there(spike: ReportInput) -> None:
+    last = spike.analysis.trials[-1].model_copy(update={"status": "interrupted"})
+    analysis = spike.analysis.model_copy(update={"trials": (*spike.analysis.trials[:-1], last), "trials_planned": 6})
+    cases = _cases(junit(replace(spike, analysis=analysis)))
+    assert cases["spike", "every planned trial is stored"] == ("error", "4 of 6 planned trials stored")
+    assert cases["spike.pool_size=10,cache=off", f"trial {last.trial}"][0] == "error"
+
+
+# --- SLO lines and phases ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "expression", "limits"),
+    [
+        ("http_req_duration{name:purchase}", "p(95)<200", (0.2,)),
+        ("http_req_duration{name:purchase,expected_response:true}", "p(95) <= 1500.5", (1.5005,)),
+        ("http_req_duration", "p(95)<200", (0.2,)),
+        ("http_req_duration{name:matches}", "p(95)<200", ()),
+        ("http_req_duration{name:purchase}", "p(99)<200", ()),
+        ("http_req_duration{status:200}", "p(95)<200", ()),
+        ("http_req_waiting{name:purchase}", "p(95)<200", ()),
+        ("http_req_failed", "rate<0.01", ()),
+    ],
+)
+def test_only_a_p95_of_the_goal_is_drawn_as_slo(metric: str, expression: str, limits: tuple[float, ...]) -> None:
+    assert slo_limits([Slo(metric=metric, expression=expression)], "purchase") == pytest.approx(limits)
+
+
+def test_phases_are_times_of_the_window(spike: ReportInput) -> None:
+    schedule = spike.run.plan.schedules["pool_size=2,cache=on"]
+    assert phase_marks(schedule.offered, schedule.window_start_s, schedule.window_end_s) == (15, 20, 45, 50)
+
+
+def test_slos_are_shown_trial_by_trial(spike: ReportInput) -> None:
+    slo = SloResult(metric="http_req_failed", expression="rate<0.01", ok=False, values=(0.0, None, 0.25))
+    row = Page(html(changed(spike, slos=(slo,)))).tables["Service level objectives: the scenario's own k6 thresholds"][
+        1
+    ]
+    assert row[3] == "0 % · not measured · 25.0 %"
+    assert "missed" in row[4]
+
+
+def test_the_system_comes_before_what_is_around_it(spike: ReportInput) -> None:
+    around = {
+        "load_generator": Saturation(utilisation=1.0, queue=None),
+        "db_pool": Saturation(utilisation=0.97, queue=41.0, unit="requests waiting for a connection"),
+        "row_lock": Saturation(utilisation=None, queue=8.2, unit="sessions waiting for a row"),
+    }
+    signals = spike.analysis.variants[0].signals.model_copy(update={"saturation": around})
+    cell = Page(html(changed(spike, signals=signals))).tables["The variants compared"][1][7]
+    assert cell.startswith("DB pool 97.0 %")
+    assert "41.0 requests waiting for a connection" in cell
+    assert "row lock: 8.20 sessions waiting for a row" in cell
+    assert "load generator 100 %" in cell
+
+
+def test_a_diagnosis_is_shown_once_there_is_one(spike: ReportInput) -> None:
+    diagnosis = {
+        "cause": "db_pool",
+        "confidence": 0.87,
+        "evidence": [{"text": f"figure {n}", "signal": "x", "value": n} for n in range(5)],
+        "suggestion": {"factor": "pool_size", "level": 10},
+    }
+    text = html(changed(spike, diagnosis=diagnosis)).decode()
+    assert "What limits it" in text
+    assert "try pool_size=10" in text
+    assert "figure 2" in text
+    assert "figure 3" not in text
+    assert "What limits it" not in html(spike).decode()
+
+
+def test_findings_of_unknown_variants_are_not_mixed_up(spike: ReportInput) -> None:
+    finding = Finding(
+        signal="goodput_per_s", baseline_variant="pool_size=2,cache=on", candidate_variant="elsewhere", baseline=1,
+        candidate=2, ratio=2, verdict="improved", gates=False, reason="",
+    )  # fmt: skip
+    analysis = spike.analysis.model_copy(update={"comparison": (finding,)})
+    rows = Page(html(replace(spike, analysis=analysis))).tables["The variants compared"]
+    assert all("not compared" in row[1] for row in rows[2:])
+    assert isinstance(analysis.variants[0], VariantAnalysis)

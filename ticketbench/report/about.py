@@ -1,0 +1,114 @@
+"""What a report says about how it was made: definitions, environment, versions, and the files of evidence."""
+
+from ticketbench import store
+from ticketbench.model import Level
+from ticketbench.report import wording
+from ticketbench.report.input import ReportInput
+from ticketbench.report.table import Cell, Column, Row, Table
+
+_SHA_SHOWN = 16  # enough to tell two builds apart; run.json has all of it
+
+
+def method(data: ReportInput) -> tuple[tuple[str, str], ...]:
+    """Return the terms that a reader needs, each with what it means in this run."""
+    goal = data.run.plan.scenario.goal
+    good = f"successful “{wording.clean(goal)}” requests" if goal else "successful requests"
+    return (
+        (
+            "Goodput",
+            f"{good} per second of the window. A 409 after the sell-out is answered: neither good nor an error.",
+        ),
+        ("Offered rate", "iterations that the scenario schedules per second, whether or not k6 could start them."),
+        ("Achieved rate", "iterations that k6 started per second. Below the offered rate some were dropped."),
+        (
+            "Latency",
+            "the client's, of successful answers; quantiles come from merged histograms and are not averaged.",
+        ),
+        ("Errors", "failed requests among all requests. Their latencies are kept apart from the successful ones'."),
+        ("Utilisation, queue", "busy fraction of a resource over the window, and the mean of what waited for it."),
+        ("Window", "the measured time. Warm-up before it never counts; answers still under way at its end do."),
+        (
+            "Valid, lower bound, invalid",
+            "if the measurement can be believed. A lower bound limits the truth from one side; the reason says which.",
+        ),
+        ("Integrity", "the ledger in the database, read after the load had stopped, against what buyers were told."),
+        ("Effect", "candidate / reference. An interval needs repeated trials: with one trial each there is none."),
+    )
+
+
+def files(data: ReportInput) -> tuple[tuple[str, str], ...]:
+    """Return the run directory's files, relative to it, with what each holds."""
+    return (
+        (store.RUN_FILE, "the plan, seed, environment and versions, written before the first trial"),
+        (store.ANALYSIS_FILE, "every figure of this report, unrounded"),
+        (f"trials/*/{store.TRIAL_FILE}", "window, status and k6's totals of a trial"),
+        (f"trials/*/{store.SERIES_FILE}", "every series, one column each, one row a second"),
+        (f"trials/*/{store.HISTOGRAMS_FILE}", "latency histograms per second, route and status"),
+        (f"trials/*/{store.ACKS_FILE}", "each purchase that k6 saw acknowledged"),
+        (f"trials/*/{store.LEDGER_FILE}", "what the database held after the trial"),
+        (f"trials/*/{store.SUMMARY_FILE}", "k6's own summary"),
+        ("trials/*/logs/", "the last lines of each server's log"),
+    )
+
+
+def _pairs(caption: str, head: str, pairs: list[tuple[str, str]], empty: str) -> Table:
+    columns = (Column("what", head, numeric=False), Column("value", "Value", numeric=False))
+    rows = tuple(
+        Row((Cell(what), Cell(value) if value else Cell("not recorded", "", "missing"))) for what, value in pairs
+    )
+    return Table(caption, columns, rows, empty=empty)
+
+
+def _levels(data: ReportInput) -> Table:
+    variants = data.run.plan.variants
+    names = sorted({name for v in variants for name in v.levels})
+
+    def shown(level: Level | None) -> Cell:
+        return Cell("the scenario's own") if level is None else Cell(str(level))
+
+    varied = set(data.run.plan.varied)
+    rows = tuple(
+        Row((Cell(name, "varied" if name in varied else ""), *(shown(v.levels.get(name)) for v in variants)))
+        for name in sorted(names, key=lambda name: (name not in varied, name))
+    )
+    columns = (
+        Column("factor", "Factor", numeric=False),
+        *(Column(v.name, wording.variant(v.name), numeric=False) for v in variants),
+    )
+    return Table("Every factor's level in every variant", columns, rows, empty="no factor had a level")
+
+
+def about_tables(data: ReportInput) -> tuple[Table, ...]:
+    """Return the machine, the programs with version and checksum, the settings, and every factor's level."""
+    env, plan = data.run.environment, data.run.plan
+    machine = [
+        ("Operating system", env.os),
+        ("Kernel", env.kernel),
+        ("Machine", f"{env.machine}, {env.virtualised}" if env.virtualised else env.machine),
+        ("CPU", f"{env.cpu_model}, {wording.plural(env.cores, 'core')}"),
+        ("Memory", wording.size_bytes(env.memory_bytes)),
+        ("Open files allowed", f"{env.nofile_limit:,}" if env.nofile_limit else ""),
+        ("Python", env.python),
+        ("ticketbench", env.ticketbench),
+        ("Target, sha256", env.target_sha256[:_SHA_SHOWN]),
+        ("Scenario script", f"{plan.scenario.script}, sha256 {plan.scenario.sha256[:_SHA_SHOWN]}"),
+        ("Stack", plan.stack),
+        ("Seed", str(plan.seed)),
+        ("Run", data.run.run_id),
+    ]
+    programs = Table(
+        "Programs",
+        (
+            Column("part", "Part", numeric=False),
+            Column("version", "Version", numeric=False),
+            Column("source", "From", numeric=False),
+            Column("sha256", "sha256", numeric=False),
+        ),
+        tuple(
+            Row((Cell(b.part), Cell(b.version), Cell(b.source), Cell(b.sha256[:_SHA_SHOWN] or "not recorded")))
+            for b in env.binaries
+        ),
+        empty="no server programs are recorded",
+    )
+    settings = _pairs("Settings of the stack", "Setting", sorted(env.settings.items()), "no settings are recorded")
+    return (_pairs("Machine and run", "What", machine, ""), programs, _levels(data), settings)

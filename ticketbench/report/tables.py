@@ -1,0 +1,429 @@
+"""The tables of a report: what an analysis says, in words and rounded figures, a reason wherever one is missing."""
+
+from dataclasses import replace
+from typing import Final
+
+from ticketbench.model import (
+    Integrity,
+    Latency,
+    Saturation,
+    Schedule,
+    SloResult,
+    TrialAnalysis,
+    Validity,
+    VariantAnalysis,
+)
+from ticketbench.report import wording
+from ticketbench.report.comparison import effect
+from ticketbench.report.input import ReportInput
+from ticketbench.report.table import Cell, Column, Row, Table, Tone, figure
+
+VALIDITY: Final[dict[str, tuple[str, str, Tone]]] = {
+    "valid": ("✓", "valid", "good"),
+    "lower_bound": ("≥", "lower bound", "warn"),
+    "invalid": ("✕", "invalid", "bad"),
+}
+INTEGRITY: Final[dict[str, tuple[str, str, Tone]]] = {
+    "pass": ("✓", "pass", "good"),
+    "violated": ("✕", "violated", "bad"),
+    "unknown": ("?", "unknown", "warn"),
+}
+
+# What stands between the load and the sale. The others are the load itself, the machine as a whole and its other
+# tenants: they head the list only where nothing else was measured.
+_AROUND: Final = frozenset({"load_generator", "host_cpu", "other_cpu"})
+_QUEUE_WORTH_NAMING: Final = 0.95  # about one request waiting at any time
+_GENERATOR_NEARLY_SPENT: Final = 0.9
+
+Judged = VariantAnalysis | TrialAnalysis
+
+
+def validity_cell(validity: Validity) -> Cell:
+    """Return validity as symbol and word; its reasons stand beside the stamp."""
+    symbol, word, tone = VALIDITY[validity.status]
+    return Cell(f"{symbol} {word}", "", tone)
+
+
+def integrity_cell(integrity: Integrity) -> Cell:
+    """Return integrity as symbol and word, with the counts that decide it."""
+    symbol, word, tone = INTEGRITY[integrity.status]
+    parts = (("oversold", integrity.oversold), ("lost", integrity.lost), ("duplicated", integrity.duplicated))
+    note = ", ".join(f"{n:,} {name}" for name, n in parts if n) if integrity.status == "violated" else ""
+    return Cell(f"{symbol} {word}", note, tone)
+
+
+def _why(judged: Judged, otherwise: str) -> str:
+    """Why a figure is missing: what made the measurement invalid, else what this kind of figure needs."""
+    reasons = judged.validity.reasons
+    return reasons[0] if judged.validity.status == "invalid" and reasons else otherwise
+
+
+def _latency(judged: Judged, seconds: float | None) -> Cell:
+    why = _why(judged, "no successful answer" if judged.signals.latency_s.count == 0 else "no histogram")
+    return figure(wording.seconds(seconds), why)
+
+
+def errors_cell(judged: Judged) -> Cell:
+    """Return the share of failed requests with their most frequent kind."""
+    errors = judged.signals.errors
+    kinds = sorted(errors.by_kind.items(), key=lambda item: (-item[1], item[0]))
+    note = f"{kinds[0][0]}: {kinds[0][1]:,}" if kinds and kinds[0][1] else ""
+    return figure(wording.percent(errors.ratio), _why(judged, "no request was counted"), note)
+
+
+def ranked(saturation: dict[str, Saturation]) -> list[tuple[str, Saturation]]:
+    """Return the resources with a utilisation, the busiest first; what belongs to the system before what is around."""
+    known = [(name, s) for name, s in saturation.items() if s.utilisation is not None]
+    return sorted(known, key=lambda item: (item[0] in _AROUND, -round(item[1].utilisation or 0, 2), item[0]))
+
+
+def queue_text(queue: float | None, unit: str) -> str:
+    """Return mean queued work with its unit, which says what waits: ``41.0 requests waiting for a connection``."""
+    text = wording.number(queue)
+    if text is None:
+        return "queue not measured"
+    if unit == "s" or unit.startswith("seconds"):
+        return f"{wording.seconds(queue)}{unit.removeprefix('seconds') if unit != 's' else ' late'}"
+    return f"{text} {unit}" if unit else f"queue {text}"
+
+
+def busiest_cell(judged: Judged) -> Cell:
+    """Return the busiest resource with utilisation and queue, and other queues that are worth a look."""
+    saturation = judged.signals.saturation
+    order = ranked(saturation)
+    if not order:
+        return figure(None, _why(judged, "no series of any resource"))
+    name, top = order[0]
+    notes = [queue_text(top.queue, top.unit)]
+    notes += [
+        f"{wording.resource(other)}: {queue_text(s.queue, s.unit)}"
+        for other, s in sorted(saturation.items())
+        if other != name and s.utilisation is None and (s.queue or 0) >= _QUEUE_WORTH_NAMING
+    ]
+    generator = saturation.get("load_generator")
+    if name != "load_generator" and generator and (generator.utilisation or 0) >= _GENERATOR_NEARLY_SPENT:
+        notes.append(f"load generator {wording.percent(generator.utilisation)}")
+    return Cell(f"{wording.resource(name)} {wording.percent(top.utilisation)}", "; ".join(notes))
+
+
+def _offered(judged: Judged, schedule: Schedule | None) -> Cell:
+    traffic = judged.signals.traffic
+    achieved = wording.number(traffic.achieved_per_s)
+    if traffic.offered_per_s is None and schedule is not None and not schedule.open_model:
+        why = "closed model: nothing is scheduled"
+    else:
+        why = _why(judged, "no schedule")
+    offered = wording.number(traffic.offered_per_s)
+    dropped = f"{traffic.dropped:,} dropped" if traffic.dropped else ""
+    if offered is None and achieved is None:
+        return figure(None, _why(judged, "no iterations were counted"))
+    if offered is None:
+        return Cell(f"none / {achieved}", why)
+    return Cell(f"{offered} / {achieved or wording.MISSING}", dropped, "warn" if dropped else "")
+
+
+def _effect_on(data: ReportInput, variant: str, signal: str) -> Cell:
+    """Return the effect of this variant on the first compared signal whose name holds ``signal``; empty for none."""
+    if variant == data.analysis.reference:
+        return Cell("")
+    for finding in data.analysis.comparison:
+        if finding.candidate_variant == variant and signal in finding.signal:
+            return effect(finding)
+    return Cell("not compared", "", "missing")
+
+
+def _with_effect(cell: Cell, change: Cell) -> Cell:
+    """Return a figure with its effect against the reference below it; a missing figure keeps its reason instead."""
+    if cell.tone == "missing" or not change.text:
+        return cell
+    tone: Tone = "" if change.tone == "missing" else change.tone
+    interval = f"\n{change.note}" if change.note else ""
+    return replace(cell, note=f"{change.text}{interval}", tone=tone)
+
+
+def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
+    """Return the first screen's table: one row a variant, the reference first, effects below their figures."""
+    analysis = data.analysis
+    best = max((v.signals.traffic.goodput_per_s or 0 for v in analysis.variants), default=0)
+    several = len(analysis.variants) > 1
+    rows = []
+    for v in sorted(analysis.variants, key=lambda v: v.variant != analysis.reference):
+        signals, is_reference = v.signals, v.variant == analysis.reference
+        goodput = signals.traffic.goodput_per_s
+        share = goodput / best if goodput is not None and best > 0 else None
+        sells = figure(wording.number(goodput), _why(v, "no goal request was counted"), share=share)
+        trials = wording.plural(v.trials, "trial")
+        cells = (
+            Cell(wording.variant(v.variant), f"reference, {trials}" if is_reference and several else trials),
+            _with_effect(sells, _effect_on(data, v.variant, "goodput")),
+            _offered(v, data.run.plan.schedules.get(v.variant)),
+            _latency(v, signals.latency_s.p50),
+            _with_effect(_latency(v, signals.latency_s.p95), _effect_on(data, v.variant, "p95")),
+            _latency(v, signals.latency_s.p99),
+            errors_cell(v),
+            busiest_cell(v),
+            validity_cell(v.validity),
+            integrity_cell(v.integrity),
+        )
+        rows.append(Row(cells, marked=is_reference and several, swatch=swatches.get(v.variant, "")))
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        Column("goodput_per_s", "Goodput", unit="/s"),
+        Column("offered_achieved_per_s", "Offered / achieved", unit="/s"),
+        Column("p50", "p50"),
+        Column("p95", "p95"),
+        Column("p99", "p99"),
+        Column("errors", "Errors"),
+        Column("busiest", "Busiest resource", numeric=False),
+        Column("validity", "Validity", numeric=False),
+        Column("integrity", "Integrity", numeric=False),
+    )
+    caption = "The variants compared" if several else "What was measured"
+    return Table(caption, columns, tuple(rows), empty="no variant was measured")
+
+
+def slo_value(metric: str, value: float | None) -> str | None:
+    """Return a threshold's value as k6 means it: its trends of time are in milliseconds, its rates are ratios."""
+    name = metric.split("{", 1)[0]
+    if name in ("http_req_failed", "checks"):
+        return wording.percent(value)
+    if name.startswith(("http_req_", "iteration_duration", "group_duration")):
+        return wording.seconds(None if value is None else value / 1000)
+    return wording.number(value)
+
+
+def slo_cell(slo: SloResult) -> Cell:
+    """Return whether an SLO was met, in symbol and word."""
+    return Cell("✓ met", "", "good") if slo.ok else Cell("▼ missed", "", "bad")
+
+
+def slo_table(data: ReportInput) -> Table:
+    """Return every SLO of every variant with the value that each trial saw."""
+    rows = []
+    for v in data.analysis.variants:
+        for slo in v.slos:
+            seen = [slo_value(slo.metric, value) or wording.MISSING for value in slo.values]
+            saw = figure(" · ".join(seen) or None, "k6 reported no value")
+            cells = (Cell(wording.variant(v.variant)), Cell(slo.metric), Cell(slo.expression), saw, slo_cell(slo))
+            rows.append(Row(cells))
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        Column("metric", "Metric", numeric=False),
+        Column("expression", "Target", numeric=False),
+        Column("values", "Seen in each trial"),
+        Column("met", "Met", numeric=False),
+    )
+    return Table(
+        "Service level objectives: the scenario's own k6 thresholds",
+        columns,
+        tuple(rows),
+        notes=(
+            "An SLO is missed by a variant if any of its trials missed it. Targets state durations in ms, as k6 does.",
+        ),
+        empty="the scenario states no SLO",
+    )
+
+
+def errors_table(data: ReportInput) -> Table:
+    """Return failed requests by kind, and right answers that sold nothing, per variant."""
+    rows = []
+    for v in data.analysis.variants:
+        errors = v.signals.errors
+        kinds = [(kind, n, "failed", "bad") for kind, n in errors.by_kind.items() if n]
+        answers = [(kind, n, "answered, sold nothing", "") for kind, n in errors.answered.items() if n]
+        for kind, n, meaning, tone in sorted(kinds, key=lambda k: -k[1]) + sorted(answers, key=lambda k: -k[1]):
+            cells = (
+                Cell(wording.variant(v.variant)),
+                Cell(kind),
+                Cell(f"{n:,}"),
+                Cell(meaning, "", "bad" if tone else ""),
+            )
+            rows.append(Row(cells))
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        Column("kind", "Status or transport error", numeric=False),
+        Column("count", "Requests"),
+        Column("meaning", "Counts as", numeric=False),
+    )
+    unmeasured = [wording.variant(v.variant) for v in data.analysis.variants if v.signals.errors.ratio is None]
+    empty = "no request failed in any variant"
+    if unmeasured:
+        empty = f"errors were not measured for {wording.listing(unmeasured)}; no failed request was seen elsewhere"
+    return Table("Errors by kind", columns, tuple(rows), empty=empty)
+
+
+def _quantiles(latency: Latency, why: str) -> list[Cell]:
+    return [figure(wording.seconds(value), why) for value in (latency.p50, latency.p95, latency.p99)]
+
+
+def routes_table(data: ReportInput) -> Table:
+    """Return each route's requests, answers and latencies, failures apart."""
+    rows = []
+    for v in data.analysis.variants:
+        for route in v.routes:
+            statuses = ", ".join(f"{status}: {n:,}" for status, n in sorted(route.by_status.items()))
+            failed_p95 = (
+                Cell("none failed") if route.failed == 0 else _quantiles(route.failed_latency_s, "no histogram")[1]
+            )
+            rows.append(
+                Row(
+                    (
+                        Cell(wording.variant(v.variant)),
+                        Cell(route.name),
+                        Cell(f"{route.requests:,}"),
+                        Cell(f"{route.failed:,}", "", "bad" if route.failed else ""),
+                        *_quantiles(route.latency_s, "no successful answer"),
+                        failed_p95,
+                        figure(statuses or None, "no answer was counted"),
+                    )
+                )
+            )
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        Column("route", "Route", numeric=False),
+        Column("requests", "Requests"),
+        Column("failed", "Failed"),
+        Column("p50", "p50"),
+        Column("p95", "p95"),
+        Column("p99", "p99"),
+        Column("failed_p95", "p95 of failures"),
+        Column("by_status", "Answers", numeric=False),
+    )
+    return Table("Routes", columns, tuple(rows), empty="no request of any route was counted")
+
+
+def _sold_out(trial: TrialAnalysis) -> Cell:
+    return Cell(wording.seconds(trial.sold_out_after_s) or "not sold out")
+
+
+def trials_table(data: ReportInput) -> Table:
+    """Return every trial in run order."""
+    rows = []
+    for trial in sorted(data.analysis.trials, key=lambda t: t.position):
+        signals = trial.signals
+        status: Tone = "" if trial.status == "done" else "bad"
+        rows.append(
+            Row(
+                (
+                    Cell(trial.trial),
+                    Cell(wording.variant(trial.variant), f"repetition {trial.repetition}"),
+                    Cell(trial.status, "", status),
+                    figure(wording.seconds(trial.window_s), _why(trial, "no window")),
+                    figure(wording.number(signals.traffic.goodput_per_s), _why(trial, "no goal request was counted")),
+                    _latency(trial, signals.latency_s.p95),
+                    errors_cell(trial),
+                    busiest_cell(trial),
+                    _sold_out(trial),
+                    validity_cell(trial.validity),
+                    integrity_cell(trial.integrity),
+                )
+            )
+        )
+    columns = (
+        Column("trial", "Trial", numeric=False),
+        Column("variant", "Variant", numeric=False),
+        Column("status", "Status", numeric=False),
+        Column("window_s", "Window"),
+        Column("goodput_per_s", "Goodput", unit="/s"),
+        Column("p95", "p95"),
+        Column("errors", "Errors"),
+        Column("busiest", "Busiest resource", numeric=False),
+        Column("sold_out_after_s", "Sold out after"),
+        Column("validity", "Validity", numeric=False),
+        Column("integrity", "Integrity", numeric=False),
+    )
+    planned, have = data.analysis.trials_planned, len(data.analysis.trials)
+    notes = () if have == planned else (f"{planned - have} of {planned} planned trials are not there.",)
+    return Table("Trials, in the order in which they ran", columns, tuple(rows), notes, empty="no trial is stored")
+
+
+def spread_table(data: ReportInput) -> Table:
+    """Return the lowest and highest figure among each variant's trials; none without repetition."""
+    rows = []
+    for v in data.analysis.variants:
+        trials = [t for t in data.analysis.trials if t.variant == v.variant]
+        if len(trials) < 2:
+            continue
+        goodput = [t.signals.traffic.goodput_per_s for t in trials]
+        p95 = [t.signals.latency_s.p95 for t in trials]
+        why = "not measured in any trial"
+        rates = [x for x in goodput if x is not None]
+        tails = [x for x in p95 if x is not None]
+        rate_span = f"{wording.number(min(rates))} to {wording.number(max(rates))}" if rates else None
+        tail_span = f"{wording.seconds(min(tails))} to {wording.seconds(max(tails))}" if tails else None
+        ratio = wording.times(max(rates) / min(rates)) if rates and min(rates) > 0 else None
+        rows.append(
+            Row(
+                (
+                    Cell(wording.variant(v.variant)),
+                    Cell(f"{len(trials)}"),
+                    figure(rate_span, why),
+                    figure(ratio, "a trial without goodput"),
+                    figure(tail_span, why),
+                )
+            )
+        )
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        Column("trials", "Trials"),
+        Column("goodput_span", "Goodput, lowest to highest", unit="/s"),
+        Column("goodput_ratio", "Highest / lowest"),
+        Column("p95_span", "p95, lowest to highest"),
+    )
+    empty = "one trial a variant: there is no spread to show"
+    return Table("Spread between the trials of a variant", columns, tuple(rows), empty=empty)
+
+
+def integrity_table(data: ReportInput) -> Table:
+    """Return the ledger audit of each variant, every count to the ticket."""
+    names = ("capacity", "sold", "oversold", "acknowledged", "lost", "duplicated", "stranded")
+    must_be_zero = {"oversold", "lost", "duplicated", "stranded"}
+    rows = []
+    for v in data.analysis.variants:
+        integrity = v.integrity
+        why = integrity.reasons[0] if integrity.reasons else "the ledger does not say"
+        cells = []
+        for name in names:
+            n: int | None = getattr(integrity, name)
+            if n is None and name == "stranded":
+                cells.append(
+                    Cell("does not apply" if integrity.status != "unknown" else wording.MISSING, "", "missing")
+                )
+                continue
+            cells.append(figure(wording.count(n), why, tone="bad" if n and name in must_be_zero else ""))
+        symbol, word, tone = INTEGRITY[integrity.status]
+        verdict = Cell(f"{symbol} {word}", "; ".join(integrity.reasons), tone)
+        rows.append(Row((Cell(wording.variant(v.variant)), verdict, *cells)))
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        Column("status", "Integrity", numeric=False),
+        *(Column(name, name.capitalize()) for name in names),
+    )
+    notes = (
+        "Counted after the load had stopped, from the database itself: oversold is tickets beyond the capacity of a "
+        "match; lost is acknowledged to a buyer and not in the database; duplicated is one purchase with several "
+        "tickets; stranded is taken in Redis without a ticket. A request without an answer is unknown, not lost.",
+    )
+    return Table("Ledger audit", columns, tuple(rows), notes, empty="no variant was audited")
+
+
+def cost_table(data: ReportInput) -> Table:
+    """Return what one request costs each part of the system: independent of the load, so the steadiest figure."""
+    variants = data.analysis.variants
+    keys = sorted({key for v in variants for key in v.per_request})
+    rows = [
+        Row(
+            (
+                Cell(wording.variant(v.variant)),
+                *(figure(wording.seconds(v.per_request.get(key)), _why(v, "no series")) for key in keys),
+            )
+        )
+        for v in variants
+        if keys
+    ]
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        *(Column(key, wording.cost(key)) for key in keys),
+    )
+    notes = ("Seconds of work divided by the answered requests of the window.",)
+    return Table("Cost of one request", columns, tuple(rows), notes, empty="no cost per request was measured")

@@ -1,0 +1,332 @@
+"""The page's view model: every string that the templates show. They hold no arithmetic and no rounding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Final
+
+from ticketbench.model import Integrity, VariantAnalysis
+from ticketbench.report import charts, figures, tables, wording
+from ticketbench.report.about import about_tables, files, method
+from ticketbench.report.input import ReportInput
+from ticketbench.report.table import Cell, Column, Row, Table, Tone
+
+_OUTCOMES: Final[dict[str, tuple[str, str, Tone]]] = {
+    "pass": ("✓", "Pass", "good"),
+    "slo_missed": ("▼", "SLO missed", "bad"),
+    "invalid": ("✕", "Measurement invalid", "bad"),
+    "integrity_violated": ("✕", "Integrity violated", "bad"),
+}
+_VALIDITY_MEANS: Final = {
+    "valid": "the figures can be taken as they stand",
+    "lower_bound": "the figures bound the truth from one side only",
+    "invalid": "do not rely on these figures",
+}
+_WORST_VALIDITY: Final = ("invalid", "lower_bound", "valid")
+_WORST_INTEGRITY: Final = ("violated", "unknown", "pass")
+_EVIDENCE: Final = 3
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A verdict of the first screen: symbol, word and what it means, with its ``reasons`` (whose, why)."""
+
+    label: str
+    symbol: str
+    word: str
+    tone: Tone
+    says: str
+    reasons: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """A diagnosis: whose, what it blames, how sure, and its strongest figures."""
+
+    variant: str
+    cause: str
+    confidence: str
+    evidence: tuple[str, ...]
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its SVG; ``svg`` is our own and safe, all else is text."""
+
+    figure: figures.Figure
+    svg: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page below the first screen."""
+
+    key: str
+    title: str
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A variant's line sample (our own SVG) and name."""
+
+    swatch: str
+    name: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything of one run, ready to be shown. ``prefix`` makes its anchors unique among the runs of a page."""
+
+    prefix: str
+    run_id: str
+    title: str
+    asks: str
+    facts: tuple[str, ...]
+    outcome: Stamp
+    lead: str
+    rest: str
+    validity: Stamp
+    integrity: Stamp
+    variants: Table
+    reading: tuple[str, ...]
+    bottlenecks: tuple[Bottleneck, ...]
+    differed: Table
+    held: str
+    command: str
+    legend: tuple[Legend, ...]
+    drawn: tuple[Drawn, ...]
+    drawn_note: str
+    sections: tuple[Section, ...]
+    method: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, str], ...]
+
+
+def _outcome(data: ReportInput) -> Stamp:
+    symbol, word, tone = _OUTCOMES[data.analysis.outcome.status]
+    return Stamp("Outcome", symbol, word, tone, data.analysis.outcome.sentence)
+
+
+def _validity(variants: Sequence[VariantAnalysis]) -> Stamp:
+    """Return the worst validity of all variants; equal reasons are told once, with whose they are."""
+    if not variants:
+        return Stamp("Validity", "✕", "invalid", "bad", "nothing was measured")
+    worst = min((v.validity.status for v in variants), key=_WORST_VALIDITY.index)
+    symbol, word, tone = tables.VALIDITY[worst]
+    whose: dict[str, list[str]] = {}
+    for status in _WORST_VALIDITY:
+        for v in variants:
+            for reason in v.validity.reasons if v.validity.status == status else ():
+                whose.setdefault(reason, []).append(wording.variant(v.variant))
+    reasons = tuple((_of(names, len(variants)), reason) for reason, names in whose.items())
+    hit = sum(v.validity.status == worst for v in variants)
+    says = _VALIDITY_MEANS[worst]
+    if hit < len(variants):
+        says += f" ({hit} of {wording.plural(len(variants), 'variant')}; the table says which)"
+    return Stamp("Validity", symbol, word, tone, says, reasons)
+
+
+def _of(names: Sequence[str], of: int) -> str:
+    if of == 1:
+        return ""
+    if len(names) == of:
+        return f"all {of} variants"
+    return wording.listing(names)
+
+
+def _counts(integrity: Integrity) -> str:
+    def say(n: int | None, word: str) -> str:
+        return f"{n:,} {word}" if n is not None else f"{word} {wording.MISSING}"
+
+    parts = [say(integrity.oversold, "oversold"), say(integrity.lost, "lost")]
+    parts += [
+        f"{n:,} {word}" for n, word in ((integrity.duplicated, "duplicated"), (integrity.stranded, "stranded")) if n
+    ]
+    acknowledged = wording.count(integrity.acknowledged)
+    total = f"of {acknowledged} acknowledged" if acknowledged else "acknowledged purchases not counted"
+    return f"{', '.join(parts)} {total}"
+
+
+def _damage(integrity: Integrity) -> int:
+    return sum(n or 0 for n in (integrity.oversold, integrity.lost, integrity.duplicated, integrity.stranded))
+
+
+def _integrity(variants: Sequence[VariantAnalysis]) -> Stamp:
+    """Return the worst variant's integrity with its counts, and how many variants share its status."""
+    if not variants:
+        return Stamp("Integrity", "?", "unknown", "warn", "no ledger was audited")
+    worst = min(variants, key=lambda v: (_WORST_INTEGRITY.index(v.integrity.status), -_damage(v.integrity)))
+    symbol, word, tone = tables.INTEGRITY[worst.integrity.status]
+    says = _counts(worst.integrity)
+    reasons = tuple(("", reason) for reason in worst.integrity.reasons)
+    if len(variants) > 1:
+        hit = sum(v.integrity.status == worst.integrity.status for v in variants)
+        name = wording.variant(worst.variant)
+        if worst.integrity.status == "pass":
+            acknowledged = [v.integrity.acknowledged for v in variants]
+            known = sum(n for n in acknowledged if n is not None)
+            says = f"0 oversold, 0 lost of {known:,} acknowledged, over all {len(variants)} variants"
+        else:
+            says = f"{name}: {says} ({hit} of {len(variants)} variants {word})"
+            reasons = tuple((name, reason) for _, reason in reasons)
+    return Stamp("Integrity", symbol, word, tone, says, reasons)
+
+
+def _reading(data: ReportInput) -> tuple[str, ...]:
+    """Return the sentences that keep a reader from concluding too much."""
+    analysis = data.analysis
+    notes = []
+    if analysis.shape == "functional":
+        notes.append("A functional scenario makes no performance claim: its rates and latencies only orientate.")
+    trials = [v.trials for v in analysis.variants]
+    if trials and max(trials) == 1:
+        again = " Repeat with --trials 5 to have intervals." if len(trials) > 1 else ""
+        notes.append(
+            "One trial each: this is what happened once, so there is no interval. On a shared machine equal settings "
+            f"can differ by tens of percent from one trial to the next; a small difference settles nothing.{again}"
+        )
+    if any(f.interval and f.ratio is not None for f in analysis.comparison):
+        notes.append("Effects are candidate / reference; the interval is the range that fits the spread of the trials.")
+    elif len(analysis.variants) > 1:
+        notes.append("Effects are ratios to the reference variant: ▲ better, ▼ worse, = about the same, ? not settled.")
+    stored = len(analysis.trials)
+    if stored < analysis.trials_planned:
+        missing = analysis.trials_planned - stored
+        notes.append(
+            f"{missing} of {wording.plural(analysis.trials_planned, 'planned trial')} did not run to a record."
+        )
+    return tuple(notes)
+
+
+def _bottlenecks(data: ReportInput) -> tuple[Bottleneck, ...]:
+    found = []
+    for v in data.analysis.variants:
+        if not v.diagnosis:
+            continue
+        confidence = v.diagnosis.get("confidence")
+        evidence = [str(item.get("text", "")) for item in v.diagnosis.get("evidence", ()) if isinstance(item, dict)]
+        wanted = v.diagnosis.get("suggestion") or {}
+        suggestion = f"try {wanted['factor']}={wanted['level']}" if {"factor", "level"} <= set(wanted) else ""
+        found.append(
+            Bottleneck(
+                variant=wording.variant(v.variant),
+                cause=str(v.diagnosis.get("cause", "unknown")).replace("_", " "),
+                confidence=wording.percent(confidence) or wording.MISSING,
+                evidence=tuple(text for text in evidence if text)[:_EVIDENCE],
+                suggestion=suggestion,
+            )
+        )
+    return tuple(found)
+
+
+def _differed(data: ReportInput) -> tuple[Table, str]:
+    plan = data.run.plan
+    rows = tuple(
+        Row((Cell(wording.clean(factor)), Cell(", ".join(map(str, levels))), Cell(str(levels[0]))))
+        for factor, levels in plan.varied.items()
+        if levels
+    )
+    columns = (
+        Column("factor", "Factor", numeric=False),
+        Column("levels", "Levels", numeric=False),
+        Column("reference", "Reference", numeric=False),
+    )
+    held = ", ".join(f"{name}={level}" for name, level in plan.fixed.items())
+    table = Table("What differed between the variants", columns, rows, empty="nothing was varied")
+    return table, f"Set by hand for all: {held}." if held else "All other factors had the scenario's own levels."
+
+
+def _created(text: str) -> str:
+    """Return a stored time of day for people; what is not ISO 8601 is shown as it is."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{at:%Y-%m-%d %H:%M:%S}{' UTC' if at.utcoffset() == timedelta() else f' {at:%z}'}".rstrip()
+
+
+def _facts(data: ReportInput) -> tuple[str, ...]:
+    run, plan = data.run, data.run.plan
+    windows = sorted({t.window_s for t in data.analysis.trials if t.window_s is not None})
+    length = ""
+    if windows:
+        low, high = wording.seconds(windows[0]), wording.seconds(windows[-1])
+        length = f"window {low}" if low == high else f"windows {low} to {high}"
+    machine = run.environment
+    return tuple(
+        fact
+        for fact in (
+            _created(run.created),
+            f"{plan.scenario.shape} scenario {plan.scenario.name}",
+            f"{wording.plural(len(plan.variants), 'variant')}, {wording.plural(len(data.analysis.trials), 'trial')}",
+            length,
+            f"{plan.stack} stack, {wording.plural(machine.cores, 'core')}, {wording.size_bytes(machine.memory_bytes)}",
+        )
+        if fact
+    )
+
+
+def _drawn_note(data: ReportInput, drawings: Sequence[charts.Drawing]) -> str:
+    """Say which trials the figures show, and which they cannot show."""
+    repeated = [name for name, group in groupby(sorted(t.variant for t in data.timelines)) if len(list(group)) > 1]
+    have = {t.trial for t in data.timelines}
+    missing = [t.trial for t in data.analysis.trials if t.trial not in have]
+    notes = ["Grey ground is outside of the window: warm-up before it, the last answers after it."]
+    if any(drawing.marks for drawing in drawings):
+        notes.append("Dotted upright lines are where the offered rate changes its course.")
+    if repeated:
+        faint = len(data.analysis.variants) <= figures.FAINT_UP_TO
+        rest = "the others are the thin lines" if faint else "the others are in the table of trials"
+        notes.append(f"Each variant's line is its trial of middle goodput; {rest}.")
+    if missing:
+        notes.append(f"Not drawn, for want of stored series: {wording.listing(missing)}.")
+    return " ".join(notes)
+
+
+def _sections(data: ReportInput) -> tuple[Section, ...]:
+    return (
+        Section("slos", "Service level objectives", (tables.slo_table(data),)),
+        Section("errors", "Errors by kind", (tables.errors_table(data),)),
+        Section("routes", "Routes", (tables.routes_table(data),)),
+        Section("trials", "Trials and their spread", (tables.spread_table(data), tables.trials_table(data))),
+        Section("integrity", "Ledger audit", (tables.integrity_table(data),)),
+        Section("cost", "Cost of one request", (tables.cost_table(data),)),
+        Section("environment", "Environment and versions", about_tables(data)),
+    )
+
+
+def run_view(data: ReportInput, prefix: str = "", *, draw: bool = True) -> RunView:
+    """Return everything that a report shows of a run. Without ``draw`` there are no figures (Markdown has none)."""
+    style = figures.styles(data)
+    samples = {name: charts.swatch(n) for name, n in style.items()}
+    drawn = figures.golden_signals(data, prefix or "fig-") if draw else ()
+    table, held = _differed(data)
+    scenario = data.run.plan.scenario
+    # The first clause is the news; what follows a semicolon qualifies it, and would bury it at the same size.
+    lead, _, rest = data.analysis.outcome.sentence.partition("; ")
+    return RunView(
+        prefix=prefix,
+        run_id=data.run.run_id,
+        title=scenario.title or scenario.name,
+        asks=scenario.asks,
+        facts=_facts(data),
+        outcome=_outcome(data),
+        lead=lead,
+        rest=rest,
+        validity=_validity(data.analysis.variants),
+        integrity=_integrity(data.analysis.variants),
+        variants=tables.variants_table(data, samples),
+        reading=_reading(data),
+        bottlenecks=_bottlenecks(data),
+        differed=table,
+        held=held,
+        command=data.run.command,
+        legend=tuple(Legend(samples[name], wording.variant(name)) for name in style),
+        drawn=tuple(Drawn(f, "" if f.missing else charts.draw(f.drawing)) for f in drawn),
+        drawn_note=_drawn_note(data, [f.drawing for f in drawn]),
+        sections=_sections(data),
+        method=method(data),
+        files=files(data),
+    )
