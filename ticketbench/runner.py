@@ -5,24 +5,23 @@ Measuring ends here, with the run directory. What it means is said by ``analysis
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TypeVar
 
-from ticketbench import __version__, collect, ledger, load, machine, plan as planning, scenario, store
+from ticketbench import __version__, collect, ledger, load, machine, scenario, store
+from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, TicketbenchError
-from ticketbench.events import Emit, Notice, Phase, TrialStored
+from ticketbench.events import Emit, Phase, TrialStored
 from ticketbench.interrupts import Interrupts
-from ticketbench.model import LedgerRow, LoadResult, Plan, RunRecord, Trial, TrialRecord, Window
+from ticketbench.logs import keep_logs, redact_file
+from ticketbench.model import Environment, LedgerRow, Plan, RunRecord, Trial, TrialRecord, TrialStatus, Window
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints, Stack
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-LOG_TAIL_BYTES: Final = 256 * 1024  # of each component's log, kept with the trial
+T = TypeVar("T")
 
 
 @dataclass
@@ -77,6 +76,7 @@ def _up(this: Run, *, keep: bool) -> Iterator[None]:
         with this.interrupts.shielded():
             if this.sampler is not None:
                 this.sampler.stop()
+                redact_file(this.directory.path / "sampler.log")
             if not keep:
                 this.emit(Phase("stop"))
                 this.stack.stop()
@@ -91,9 +91,8 @@ class Measured:
     reasons: list[str] = field(default_factory=list)
     endpoints: Endpoints | None = None
     window: Window | None = None
-    load: LoadResult | None = None
-    outcome: "load.LoadOutcome | None" = None
-    collected: "collect.Collected | None" = None
+    outcome: load.LoadOutcome | None = None
+    collected: collect.Collected | None = None
     ledger: tuple[LedgerRow, ...] | None = None
     failure: TicketbenchError | None = None
 
@@ -122,17 +121,14 @@ def _prepare(this: Run, measured: Measured) -> None:
         environment = machine.environment(endpoints.binaries, endpoints.settings)
         store.save_run(this.directory, _run_record(this.directory.path.name, plan, environment))
         this.recorded = True
-    sampler = this.sampler
-    assert sampler is not None  # noqa: S101 - _up() started it
     for component in endpoints.components:
-        sampler.watch(component.name, component.pid)
+        _there(this.sampler).watch(component.name, component.pid)
 
 
 def _load(this: Run, measured: Measured) -> None:
-    plan, trial, endpoints, sampler = this.plan, measured.trial, measured.endpoints, this.sampler
-    assert endpoints is not None and sampler is not None  # noqa: S101, PT018 - _prepare() came first
+    plan, trial = this.plan, measured.trial
+    endpoints, sampler = _there(measured.endpoints), _there(this.sampler)
     schedule = plan.schedules[trial.variant]
-    levels = plan.variant(trial.variant).levels
 
     def on_phase(name: str, expected_s: float | None) -> None:
         this.emit(Phase(name, trial.variant, trial.position, len(plan.trials), expected_s))
@@ -140,32 +136,155 @@ def _load(this: Run, measured: Measured) -> None:
     def should_stop() -> str | None:
         dead = endpoints.dead()
         if not sampler.alive():
-            dead = {**dead, "sampler": "the sampler ended: see sampler.log"}
-        return "; ".join(f"{name} died: {why}" for name, why in dead.items()) or None
+            dead = {**dead, "the sampler": "see sampler.log"}
+        return "; ".join(f"{name} died in mid-trial: {why}" for name, why in dead.items()) or None
 
     execution = load.Execution(
         k6_command=endpoints.k6_command,
         script=this.script,
-        env=scenario.load_env(levels),
+        env=scenario.load_env(plan.variant(trial.variant).levels),
         base_url=endpoints.base_url,
         prometheus_url=endpoints.prometheus_url,
-        trial_id=f"{this.directory.path.name}-{trial.id}",
+        trial_id=_trial_label(this, trial),
+        # Each repetition draws other arrivals; all variants of a block meet the same ones.
         seed=plan.seed * 1000 + trial.repetition,
         folder=this.directory.logs_dir(trial.id),
         schedule=schedule,
+        slos=plan.scenario.slos,
     )
-    outcome = load.run_load(
-        execution,
-        on_start=lambda pid: sampler.watch("k6", pid),
-        on_phase=on_phase,
-        should_stop=should_stop,
-    )
+    try:
+        outcome = load.run_load(
+            execution, on_start=lambda pid: sampler.watch("k6", pid), on_phase=on_phase, should_stop=should_stop
+        )
+    except load.LoadInterrupted as interrupt:
+        measured.outcome = interrupt.outcome
+        raise
     measured.outcome = outcome
     if outcome.aborted:
         raise EnvironmentFailure(outcome.aborted)
 
 
-def _run_record(run_id: str, plan: Plan, environment: machine.Environment) -> RunRecord:
+def _read_ledger(this: Run, measured: Measured) -> None:
+    """Read the ledger out once nothing is under way in the target any more."""
+    endpoints = _there(measured.endpoints)
+    _phase(this, measured, "audit")
+    collect.wait_idle(endpoints.prometheus_url)
+    measured.ledger = ledger.read_ledger(endpoints.access)
+
+
+def _collect(this: Run, measured: Measured) -> None:
+    endpoints, outcome = _there(measured.endpoints), measured.outcome
+    if outcome is None or outcome.started_s is None:
+        return
+    _phase(this, measured, "collect")
+    ended_s = outcome.result.ended_s if outcome.result is not None else time.time()
+    measured.collected = collect.collect(
+        endpoints.prometheus_url,
+        _trial_label(this, measured.trial),
+        endpoints.base_url,
+        outcome.started_s,
+        ended_s,
+    )
+
+
+def _salvage(this: Run, measured: Measured) -> None:
+    """Keep what can still be had of a broken trial. A part that is gone is named, and does not stop the others."""
+    if measured.endpoints is None:
+        return
+    steps = [step for step, done in ((_read_ledger, measured.ledger), (_collect, measured.collected)) if done is None]
+    for step in steps:
+        try:
+            step(this, measured)
+        except EnvironmentFailure as error:
+            measured.reasons.append(error.message)
+        except Interrupted:
+            return  # asked twice: what is in hand must do
+
+
+def _store(this: Run, measured: Measured) -> None:
+    """Write the trial down, whole, whatever signal arrives meanwhile."""
+    if not this.recorded:
+        return  # the stack never came up: there is nothing to tell
+    with this.interrupts.shielded():
+        record = _record(this.plan, measured)
+        folder = this.directory.logs_dir(measured.trial.id)
+        if measured.endpoints is not None:
+            keep_logs(measured.endpoints.logs, folder)
+        outcome, collected = measured.outcome, measured.collected
+        this.directory.save_trial(
+            record,
+            summary=outcome.summary if outcome is not None else None,
+            series=collected.series if collected is not None else None,
+            histograms=collected.histograms if collected is not None else None,
+            acks=outcome.acks if outcome is not None else None,
+            ledger=measured.ledger,
+        )
+        position, of = record.trial.position, len(this.plan.trials)
+        this.emit(TrialStored(position, of, record.trial.variant, record.status, _figures(record)))
+
+
+def _record(plan: Plan, measured: Measured) -> TrialRecord:
+    trial, outcome, collected = measured.trial, measured.outcome, measured.collected
+    missing = collected.missing if collected is not None else ()
+    return TrialRecord(
+        trial=trial,
+        levels=plan.variant(trial.variant).levels,
+        status=_status(measured.failure),
+        reasons=(*measured.reasons, *(f"no data for {name}" for name in missing)),
+        started_s=measured.started_s,
+        ended_s=time.time(),
+        window=_window(plan, trial, outcome),
+        load=outcome.result if outcome is not None else None,
+    )
+
+
+def _status(failure: TicketbenchError | None) -> TrialStatus:
+    if failure is None:
+        return "done"
+    return "interrupted" if isinstance(failure, Interrupted) else "failed"
+
+
+def _window(plan: Plan, trial: Trial, outcome: load.LoadOutcome | None) -> Window | None:
+    """Return the measured time; None where k6 never came to it.
+
+    A steady window ends as scheduled, in the middle of the load. A transient's is the whole event, so it ends with its
+    last answer.
+    """
+    if outcome is None or outcome.started_s is None:
+        return None
+    schedule = plan.schedules[trial.variant]
+    start_s = outcome.started_s + schedule.window_start_s
+    end_s = outcome.result.ended_s if outcome.result is not None else time.time()
+    if plan.scenario.shape == "steady":
+        end_s = min(end_s, outcome.started_s + schedule.window_end_s)
+    return Window(start_s=start_s, end_s=end_s) if end_s > start_s else None
+
+
+def _figures(record: TrialRecord) -> str:
+    if record.load is None:
+        return "; ".join(record.reasons) or "no load"
+    load_result = record.load
+    text = f"{load_result.requests} requests, {load_result.dropped_iterations} dropped iterations"
+    missed = sum(not threshold.ok for threshold in load_result.thresholds)
+    return text + (f", {missed} SLO{'s' * (missed != 1)} missed" if missed else "")
+
+
+def _phase(this: Run, measured: Measured, name: str) -> None:
+    this.emit(Phase(name, measured.trial.variant, measured.trial.position, len(this.plan.trials)))
+
+
+def _trial_label(this: Run, trial: Trial) -> str:
+    return f"{this.directory.path.name}-{trial.id}"
+
+
+def _there(thing: T | None) -> T:
+    """Return what an earlier step has made. Its absence is a bug in the order of the steps."""
+    if thing is None:
+        raise RuntimeError("a step of the trial ran before the one it needs")
+    return thing
+
+
+def _run_record(run_id: str, plan: Plan, environment: Environment) -> RunRecord:
     return RunRecord(
         run_id=run_id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

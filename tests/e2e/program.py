@@ -1,0 +1,106 @@
+"""Runs the installed program as a user would, and looks for what it leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROGRAM = str(Path(sys.executable).with_name("ticketbench"))
+LIMIT_S = 240
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        return self.out.rstrip().rpartition("\n")[2]
+
+
+class Program:
+    """The program in a folder and with a state of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.env = {**os.environ, "TICKETBENCH_STATE": str(self.state), "NO_COLOR": "1", "COLUMNS": "120"}
+        for name in ("TICKETBENCH_TRIALS", "TICKETBENCH_SEED", "TICKETBENCH_STACK", "TICKETBENCH_OUTPUT"):
+            self.env.pop(name, None)
+
+    def __call__(self, *arguments: str, **env: str) -> Finished:
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=self.folder,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [PROGRAM, *arguments],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def runs(self) -> list[Path]:
+        return sorted(path.parent for path in self.folder.glob("reports/*/run.json"))
+
+    def analysis(self) -> dict[str, Any]:
+        (run,) = self.runs()
+        analysis: dict[str, Any] = json.loads((run / "analysis.json").read_text())
+        return analysis
+
+    def alive(self) -> list[str]:
+        """The processes that work for this program: those whose environment or command names its state folder."""
+        marker = str(self.state).encode()
+        found = []
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            try:
+                stat = (process / "stat").read_text()
+                known = marker in (process / "environ").read_bytes() or marker in (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if known and stat.rpartition(")")[2].split()[0] not in "ZX":
+                found.append(f"{process.name} {stat.split()[1]}")
+        return found
+
+    def wait_until_gone(self, seconds: float) -> list[str]:
+        """Wait up to ``seconds`` until nothing of it is alive; return what still is."""
+        deadline = time.monotonic() + seconds
+        while (left := self.alive()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
+
+
+def await_line(process: subprocess.Popen[str], text: str, seconds: float = 120) -> list[str]:
+    """Read the program's progress until a line holds ``text``; return all lines read."""
+    lines: list[str] = []
+    deadline = time.monotonic() + seconds
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return lines
+        assert time.monotonic() < deadline, "".join(lines)
+    raise AssertionError(f"ended without {text!r}:\n{''.join(lines)}")

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+from program import Program
+
+BAD = [
+    (("run",), "SCENARIO is missing: bundled are"),
+    (("run", "nope"), "SCENARIO 'nope'"),
+    (("run", "nope.js"), "SCENARIO 'nope.js' does not exist"),
+    (("run", "."), "SCENARIO '.' is a folder"),
+    (("run", "spike", "extra"), "extra"),
+    (("run", "spike", "--vary", "pool_size=0"), "--vary 'pool_size=0': pool_size='0' is not possible"),
+    (("run", "spike", "--vary", "poolsize=2"), "there is no factor 'poolsize': known are pool_size"),
+    (
+        ("run", "spike", "--set", "cache=maybe"),
+        "--set 'cache=maybe': cache='maybe' is not possible: cache takes on, off",
+    ),
+    (("run", "spike", "--set", "pool_size=2", "--vary", "pool_size=2,3"), "both varied and set"),
+    (("run", "spike", "--set", "pool_size=200", "--set", "workers=16"), "wants 3200 connections"),
+    (("run", "spike", "--trials", "0"), "--trials"),
+    (("run", "spike", "--trials", "x"), "'x' is not a valid int"),
+    (("run", "spike", "--seed", "-1"), "--seed"),
+    (("run", "spike", "--stack", "cloud"), "--stack 'cloud' is not known: known are auto, local"),
+    (("run", "spike", "--plan", "nope"), "--plan 'nope' is neither a file nor a bundled plan"),
+    (("run", "smoke", "--set", "rate=5"), "scenario 'smoke.js' does not use 'rate'"),
+    (("run", "--nope"), "--nope"),
+    (("nope",), "nope"),
+    (("scenarios", "show", "nope"), "SCENARIO 'nope'"),
+    (("scenarios", "check", "nope"), "SCENARIO 'nope'"),
+    (("report",), "RUN"),
+    (("report", "nope"), "RUN 'nope' is not a folder"),
+    (("report", "nope", "--format", "pdf"), "--format 'pdf' is not known: known are html"),
+    (("show", "nope"), "RUN 'nope' is not a folder"),
+    (("show", "."), "holds no run.json"),
+    (("audit", "nope"), "RUN 'nope' is not a folder"),
+    (("compare", "nope", "nope"), "RUN 'nope' is not a folder"),
+    (("compare", "a"), "CANDIDATE"),
+    (("compare", "a", "b", "--format", "pdf"), "--format 'pdf' is not known: known are table, md, json"),
+    (("down", "extra"), "extra"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_exit_2_with_one_clear_line_and_nothing_started(
+    program: Program, arguments: tuple[str, ...], message: str
+) -> None:
+    done = program(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    complaints = [line for line in done.err.splitlines() if line.startswith("ticketbench: ")]
+    assert len(complaints) == 1
+    assert message in complaints[0]
+    assert "Traceback" not in done.err
+    assert not program.state.exists()
+    assert not (program.folder / "reports").exists()
+
+
+def test_bad_environment_and_plan_file_are_exit_2(program: Program) -> None:
+    assert program("run", "spike", TICKETBENCH_TRIALS="many").code == 2
+    assert program("run", "spike", TICKETBENCH_STACK="cloud").code == 2
+    plan = program.folder / "p.toml"
+    plan.write_text("scenario = 'spike'\nbogus = 1\n[vary]\npool_size = [0]\n")
+    done = program("run", "--plan", "p.toml")
+    assert done.code == 2
+    assert "no key 'bogus'" in done.err
+    assert "pool_size='0' is not possible" in done.err
+
+
+def test_a_script_that_k6_cannot_read_is_exit_2(program: Program) -> None:
+    (program.folder / "broken.js").write_text("export default function () {")
+    done = program("run", "broken.js")
+    assert done.code == 2
+    assert str(program.folder) not in done.err
+    assert not (program.folder / "reports").exists()
+
+
+def test_help_and_version_are_exit_0(program: Program) -> None:
+    for arguments in (("--help",), ("-h",), ("run", "--help"), ("scenarios", "--help"), ("--version",)):
+        done = program(*arguments)
+        assert done.code == 0, arguments
+        assert done.out
+        assert done.err == ""
+
+
+def test_the_bundled_scenarios_are_listed_shown_and_fit_for_use(program: Program) -> None:
+    listed = program("scenarios", "list", "--json")
+    assert listed.code == 0
+    names = {item["name"] for item in json.loads(listed.out)}
+    assert names == {"smoke", "browse", "spike", "purchase", "validate"}
+    for name in sorted(names):
+        assert program("scenarios", "check", name).code == 0, name
+        shown = program("scenarios", "show", name)
+        assert shown.code == 0
+        assert "pool_size" in shown.out
+    assert program("scenarios", "list").code == 0
+
+
+def test_an_output_that_cannot_be_written_is_exit_4_before_anything_starts(program: Program) -> None:
+    (program.folder / "file").write_text("")
+    done = program("run", "smoke", "-o", "file")
+    assert done.code == 4
+    assert "cannot make a folder" in done.err
+    assert not Path(program.state).exists()
+
+
+def test_down_with_nothing_up_is_exit_0(program: Program) -> None:
+    done = program("down")
+    assert done.code == 0
+    assert "nothing" in done.out
