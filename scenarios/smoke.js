@@ -44,17 +44,20 @@ function request(method, path, name, expected, body = null, headers = {}) {
   });
 }
 
-// Each check is a function of its own, so that an answer that is no JSON fails that check and not the script.
+// Each check is a function of its own, so that an answer that is no JSON fails that check and not the script. What
+// fails is said, with the answer's status.
 function checked(response, checks) {
   const guarded = {};
   for (const [name, holds] of Object.entries(checks)) {
     guarded[name] = (answer) => {
+      let fault = '';
       try {
-        return holds(answer);
+        if (holds(answer)) return true;
       } catch (error) {
-        console.error(`${name}: status ${answer.status}: ${error.message}`);
-        return false;
+        fault = `, ${error.message}`;
       }
+      console.error(`not so: ${name} (${answer.request.method} ${answer.request.url}: ${answer.status}${fault})`);
+      return false;
     };
   }
   check(response, guarded);

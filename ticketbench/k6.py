@@ -216,28 +216,29 @@ def _value(values: Mapping[str, float], expression: str) -> float | None:
 
 @dataclass(frozen=True)
 class Console:
-    """What the script printed: acknowledged purchases, lines that began as one and are none, and everything else."""
+    """What the script printed: acknowledged purchases, how many such lines are damaged, and everything else."""
 
     acks: tuple[Ack, ...]
     malformed: int
-    other: tuple[str, ...]
+    said: tuple[LogLine, ...]
 
 
 def read_console(lines: Iterable[str]) -> Console:
     """Parse a ``--console-output`` file that was written with ``--log-format json``."""
     acks: list[Ack] = []
-    other: list[str] = []
+    said: list[LogLine] = []
     malformed = 0
     for line in lines:
         if not line.strip():
             continue
         try:
-            text = str(json.loads(line)["msg"])
+            entry = json.loads(line)
+            level, text = str(entry["level"]), str(entry["msg"])
         except (ValueError, KeyError, TypeError):
             malformed += "ACK " in line  # torn off where k6 was killed
             continue
         if not text.startswith("ACK "):
-            other.append(without_folders(text))
+            said.append(LogLine(level, without_folders(text)))
             continue
         try:
             raw = json.loads(text[4:])
@@ -251,4 +252,4 @@ def read_console(lines: Iterable[str]) -> Console:
             )
         except (ValueError, KeyError, TypeError):
             malformed += 1
-    return Console(tuple(acks), malformed, tuple(other))
+    return Console(tuple(acks), malformed, tuple(said))

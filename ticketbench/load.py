@@ -144,6 +144,8 @@ def _watch_load(child: Child, seen: _Seen, on_phase: OnPhase, should_stop: Shoul
         if seen.aborted is not None:
             child.stop()
     seen.ended_s = seen.ended_s or time.time()
+    if seen.started_s is not None and child.process.returncode in {0, k6.EXIT_THRESHOLDS}:
+        _announce(schedule, seen, schedule.window_end_s, on_phase)  # it may have ended between two looks
 
 
 def _announce(schedule: Schedule, seen: _Seen, elapsed_s: float, on_phase: OnPhase) -> None:
@@ -171,7 +173,7 @@ def _outcome(child: Child, seen: _Seen) -> LoadOutcome:
     summary = _read_summary(folder / SUMMARY)
     _keep_readable(folder, log, console)
     aborted = seen.aborted or _why_incomplete(child.execution.schedule, seen, code, log)
-    notes = list(k6.messages(log))
+    notes = list(k6.messages([*log, *console.said]))
     if console.malformed:
         notes.append(f"{console.malformed} ACK lines of the script could not be read")
     result = None
@@ -234,7 +236,10 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
 
 def _keep_readable(folder: Path, log: Sequence[k6.LogLine], console: k6.Console) -> None:
     """Rewrite k6's logs for the run directory: without folders of this machine, ACK lines (stored apart) or excess."""
-    for name, lines in ((LOG, [f"{line.level}: {line.text}" for line in log]), (CONSOLE, list(console.other))):
+    for name, lines in (
+        (LOG, [f"{line.level}: {line.text}" for line in log]),
+        (CONSOLE, [line.text for line in console.said]),
+    ):
         content = "".join(f"{line}\n" for line in lines).encode()
         if not content:
             (folder / name).unlink(missing_ok=True)

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,8 @@ from typing import Any, Final, get_args
 
 from ticketbench import factors, k6, paths
 from ticketbench.errors import EnvironmentFailure, UsageError
-from ticketbench.model import Level, OfferedSlope, Scenario, Schedule, Shape, Slo
+from ticketbench.k6_schedule import schedule
+from ticketbench.model import Level, Scenario, Schedule, Shape, Slo
 
 INSPECT_TIMEOUT_S: Final = 60.0  # it takes about 0.1 s; a script that computes for a minute in its init code is broken
 
@@ -38,9 +38,6 @@ _PROBES: Final = {"RATE": ("50", "60"), "DURATION": ("30", "40"), "VUS": ("50", 
 _PLACEHOLDERS: Final = {"BASE_URL": "http://127.0.0.1:9", "TRIAL": "inspect", "SEED": "1"}
 _SHAPES: Final[tuple[str, ...]] = get_args(Shape)
 _KEYS: Final = ("title", "asks", "shape", "goal", "warmup", "levels", "reads")
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
-_UNIT_S: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_DEFAULT_MAX_DURATION_S: Final = 600.0  # k6's own, of the executors that count iterations
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ def inspect(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> 
         slos=_slos(options),
         levels=meta.levels,
     )
-    return scenario, _schedule(script, options, meta.warmup)
+    return scenario, schedule(script.name, options, meta.warmup)
 
 
 def unused(
@@ -139,7 +136,7 @@ def unused(
 def check(k6_command: Sequence[str], script: Path) -> tuple[str, ...]:
     """Return what weakens a script that can be run: each a sentence. Raises what :func:`inspect` raises."""
     options = _options(k6_command, script, {})
-    scenario, schedule = inspect(k6_command, script, {})
+    scenario, planned = inspect(k6_command, script, {})
     metrics = {slo.metric.partition("{")[0] for slo in scenario.slos}
     functional = scenario.shape == "functional"
     warnings: list[str] = []
@@ -149,13 +146,13 @@ def check(k6_command: Sequence[str], script: Path) -> tuple[str, ...]:
         warnings.append("it has no thresholds: nothing says what is good enough")
     elif not metrics & {"http_req_failed", "checks"}:
         warnings.append("no threshold is on http_req_failed: a dead server answers in 0 ms and would pass")
-    if schedule.open_model and "dropped_iterations" not in metrics:
+    if planned.open_model and "dropped_iterations" not in metrics:
         warnings.append("no threshold is on dropped_iterations: journeys that never started would go unnoticed")
-    if not schedule.open_model and not functional:
+    if not planned.open_model and not functional:
         warnings.append("its load is closed: a slow target is offered less, which hides how slow it is")
-    if scenario.shape == "steady" and schedule.window_start_s == 0:
+    if scenario.shape == "steady" and planned.window_start_s == 0:
         warnings.append("it is steady and has no warm-up: name the k6 scenarios that warm up in `warmup`")
-    if scenario.shape == "steady" and schedule.window_end_s - schedule.window_start_s < SHORTEST_STEADY_S:
+    if scenario.shape == "steady" and planned.window_end_s - planned.window_start_s < SHORTEST_STEADY_S:
         warnings.append(f"its window is shorter than {SHORTEST_STEADY_S:g} s: too short for a steady state")
     if any(isinstance(each, dict) and each.get("abortOnFail") for each in _thresholds(options)):
         warnings.append("a threshold has abortOnFail: the trial ends early, and its window is cut off")
@@ -166,15 +163,24 @@ def _is_bundled(script: Path) -> bool:
     return script.parent.resolve() == paths.data_dir("scenarios").resolve()
 
 
-def _k6(k6_command: Sequence[str], command: str, script: Path, env: Mapping[str, str], *flags: str) -> bytes:
-    """Run a k6 command that only reads the script. The script sees ``env``, and nothing of ours."""
+def _k6(
+    k6_command: Sequence[str],
+    command: str,
+    script: Path,
+    env: Mapping[str, str],
+    *flags: str,
+    settings: Mapping[str, str] | None = None,
+) -> bytes:
+    """Run a k6 command that only reads the script. The script sees ``env``, and nothing of ours.
+
+    ``settings`` are k6's own environment variables; they override what the script says.
+    """
     told = {**_PLACEHOLDERS, **env}
     words = [*k6_command, command, "--log-format", "json", *flags]
     words += [word for name, value in told.items() for word in ("-e", f"{name}={value}")]
+    words.append(str(script))
     try:
-        done = subprocess.run(
-            [*words, str(script)], capture_output=True, timeout=INSPECT_TIMEOUT_S, env={}, check=False
-        )
+        done = subprocess.run(words, capture_output=True, timeout=INSPECT_TIMEOUT_S, env=settings or {}, check=False)
     except subprocess.TimeoutExpired as error:
         raise UsageError(
             f"k6 was still reading {script.name} after {INSPECT_TIMEOUT_S:g} s", hint="look for a loop in its init code"
@@ -191,7 +197,15 @@ def _k6(k6_command: Sequence[str], command: str, script: Path, env: Mapping[str,
 
 
 def _options(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> dict[str, Any]:
-    out = _k6(k6_command, "inspect", script, env, "--execution-requirements")
+    """Return k6's options with every shortcut turned into k6 scenarios, validated as a run would."""
+    written = _json_object(_k6(k6_command, "inspect", script, env))
+    # `k6 run` takes one virtual user where a script names none; `k6 inspect` refuses that script.
+    one_user = written.get("vus") is None and not written.get("scenarios") and not written.get("stages")
+    settings = {"K6_VUS": "1"} if one_user else {}
+    return _json_object(_k6(k6_command, "inspect", script, env, "--execution-requirements", settings=settings))
+
+
+def _json_object(out: bytes) -> dict[str, Any]:
     try:
         options = json.loads(out)
     except ValueError as error:
@@ -310,83 +324,3 @@ def _slos(options: Mapping[str, Any]) -> tuple[Slo, ...]:
         for metric, expressions in sorted((options.get("thresholds") or {}).items())
         for each in expressions
     )
-
-
-# --- schedule ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """One k6 scenario: when it runs, and what it offers; ``slopes`` is None for a closed model."""
-
-    start_s: float
-    end_s: float
-    slopes: tuple[OfferedSlope, ...] | None
-
-
-def _schedule(script: Path, options: Mapping[str, Any], warmup: tuple[str, ...]) -> Schedule:
-    scenarios = options.get("scenarios") or {"default": {"executor": "per-vu-iterations"}}  # k6's own default
-    pieces = {name: _piece(script, name, raw) for name, raw in scenarios.items()}
-    window = {name: piece for name, piece in pieces.items() if name not in warmup}
-    if not window:
-        raise UsageError(f"{script.name}: every k6 scenario is a warm-up, so there is nothing to measure")
-    open_model = all(piece.slopes is not None for piece in window.values())
-    slopes = [slope for piece in window.values() for slope in piece.slopes or ()]
-    return Schedule(
-        window_start_s=min(piece.start_s for piece in window.values()),
-        window_end_s=max(piece.end_s for piece in window.values()),
-        total_s=max(piece.end_s for piece in pieces.values()),
-        offered=tuple(sorted(slopes, key=lambda slope: (slope.start_s, slope.end_s))) if open_model else (),
-        open_model=open_model,
-        max_vus=int(options.get("maxVUs") or 1),
-        warmup_scenarios=warmup,
-    )
-
-
-def _piece(script: Path, name: str, raw: Mapping[str, Any]) -> _Piece:
-    executor = str(raw.get("executor"))
-    start_s = _seconds(raw.get("startTime"), 0.0)
-    stages = [(float(each["target"]), _seconds(each["duration"], 0.0)) for each in raw.get("stages") or ()]
-    match executor:
-        case "constant-arrival-rate":
-            rate = float(raw["rate"]) / _seconds(raw.get("timeUnit"), 1.0)
-            end_s = start_s + _seconds(raw["duration"], 0.0)
-            slope = OfferedSlope(start_s=start_s, end_s=end_s, from_per_s=rate, to_per_s=rate)
-            return _Piece(start_s, end_s, (slope,))
-        case "ramping-arrival-rate":
-            unit_s = _seconds(raw.get("timeUnit"), 1.0)
-            slopes = _ramps(start_s, float(raw.get("startRate") or 0) / unit_s, [(t / unit_s, d) for t, d in stages])
-            return _Piece(start_s, start_s + sum(duration for _, duration in stages), slopes)
-        case "constant-vus":
-            return _Piece(start_s, start_s + _seconds(raw["duration"], 0.0), None)
-        case "ramping-vus":
-            return _Piece(start_s, start_s + sum(duration for _, duration in stages), None)
-        case "per-vu-iterations" | "shared-iterations":
-            return _Piece(start_s, start_s + _seconds(raw.get("maxDuration"), _DEFAULT_MAX_DURATION_S), None)
-    raise UsageError(
-        f"{script.name}: k6 scenario {name!r} has executor {executor!r}, whose load is not known beforehand",
-        hint="constant-arrival-rate and ramping-arrival-rate offer a known load",
-    )
-
-
-def _ramps(start_s: float, rate: float, stages: Iterable[tuple[float, float]]) -> tuple[OfferedSlope, ...]:
-    slopes: list[OfferedSlope] = []
-    for target, duration_s in stages:
-        if duration_s > 0:  # a stage of no length is a jump
-            end_s = start_s + duration_s
-            slopes.append(OfferedSlope(start_s=start_s, end_s=end_s, from_per_s=rate, to_per_s=target))
-            start_s = end_s
-        rate = target
-    return tuple(slopes)
-
-
-def _seconds(text: object, default: float) -> float:
-    """Return a Go duration (``1m2.5s``) in seconds; ``default`` for None."""
-    if text is None:
-        return default
-    parts = _DURATION.findall(str(text))
-    if "".join(number + unit for number, unit in parts) != str(text):
-        if text in {"0", 0}:
-            return 0.0
-        raise EnvironmentFailure(f"k6 inspect wrote a duration that is none: {text!r}", "check the version of k6")
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
