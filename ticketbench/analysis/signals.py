@@ -1,11 +1,15 @@
 """The golden signals of one trial within its window: latency, traffic, errors, saturation.
 
-Which requests count. All of k6's scenarios but the schedule's warm-up ones; a steady shape is also cut by time, to the
-window. A transient's window is its whole event, so nothing of it is cut: its requests are told apart by k6's scenario,
-and k6's lag of a second costs none of them. Rates of a steady shape are taken over the scheduled window only, without
-the seconds in which the last answers came in; those of a transient over the whole event.
+Which requests count: those of all k6 scenarios but the schedule's warm-up ones. They are told apart by name, so nothing
+is cut by time and the slowest answers, which come in after the last arrival, are never lost. Only a steady script whose
+warm-up is a time of the same k6 scenario is cut to the window.
+
+What a rate is taken over: a transient's is the whole event up to its last answer. A steady one's is the time in which
+the flow is even, whole seconds from :data:`EDGE_S` after the window's start to its end: the first journeys wait for
+their jitter, and k6's series lag, so the first seconds show too little and those after the end too much.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
 
 # k6's series lag by about a second: a push brings what was seen since the one before, stamped with its end.
 K6_LAG_S: Final = 1.0
+
+# Seconds after the start of a steady window until k6's series show the even flow: a second of jitter before each
+# journey, and the lag.
+EDGE_S: Final = 2.0
 
 # k6's error codes (documented by k6 under "error codes"), in the words that a report uses. Codes that only repeat the
 # HTTP status (1400 to 1599) are told by the status itself.
@@ -115,11 +123,11 @@ def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
     scenario = run.plan.scenario
     series = Series(trial.series)
     rows = tuple(counted_rows(trial.histograms or (), scenario, schedule, window))
-    rate_s = min(window.duration_s, scheduled_s(schedule)) if scenario.shape == "steady" else window.duration_s
+    even = even_flow(window, schedule) if scenario.shape == "steady" else None
     goal = [row for row in rows if scenario.goal is None or row.route == scenario.goal]
     good = [row for row in goal if is_success(row)]
     latency = merge_rows(good)
-    traffic = _Traffic(series, scenario, schedule, window, rate_s)
+    traffic = _Traffic(series, scenario, schedule, window, even)
     measured = trial.histograms is not None
     errors = _errors(rows, measured=measured)
     return Measurement(
@@ -132,7 +140,7 @@ def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
         routes=tuple(_routes(rows)),
         latency=latency,
         everything=merge_rows(trial.histograms or ()),
-        per_request=_per_request(series, window, sum(row.count for row in rows if row.status != "0")),
+        per_request=_per_request(series, window, [row for row in rows if row.status != "0"], even),
         sold_out_after_s=_sold_out_after_s(rows, window),
         window_s=window.duration_s,
         requests=round(sum(row.count for row in rows)),
@@ -151,16 +159,26 @@ def scheduled_s(schedule: Schedule) -> float:
     return schedule.window_end_s - schedule.window_start_s
 
 
+def even_flow(window: Window, schedule: Schedule) -> tuple[float, float] | None:
+    """Return the (start, end) between whole seconds in which a steady trial's flow is even; None if there is none."""
+    end = math.floor(min(window.end_s, window.start_s + scheduled_s(schedule)))
+    start = math.ceil(window.start_s + EDGE_S)
+    return (float(start), float(end)) if end > start else None
+
+
 def counted_rows(
     rows: "Iterable[HistogramRow]", scenario: Scenario, schedule: Schedule, window: Window
 ) -> "Iterable[HistogramRow]":
     """Yield the rows whose requests count; see the module's docstring."""
+    by_time = _warms_up_by_time(scenario, schedule)
     low, high = window.start_s + K6_LAG_S, window.end_s + K6_LAG_S
     for row in rows:
-        if row.scenario in schedule.warmup_scenarios:
-            continue
-        if scenario.shape != "steady" or low < row.t <= high:
+        if row.scenario not in schedule.warmup_scenarios and (not by_time or low < row.t <= high):
             yield row
+
+
+def _warms_up_by_time(scenario: Scenario, schedule: Schedule) -> bool:
+    return scenario.shape == "steady" and not schedule.warmup_scenarios and schedule.window_start_s > 0
 
 
 def is_success(row: "HistogramRow") -> bool:
@@ -193,44 +211,51 @@ def offered_iterations(schedule: Schedule, start_s: float, end_s: float) -> floa
 
 
 class _Traffic:
-    """Iterations and requests of one trial as rates."""
+    """Iterations and requests of one trial as rates. ``even``: the time in which a steady trial's flow is even."""
 
-    def __init__(self, series: Series, scenario: Scenario, schedule: Schedule, window: Window, rate_s: float) -> None:
-        self._rate_s = rate_s
+    def __init__(
+        self,
+        series: Series,
+        scenario: Scenario,
+        schedule: Schedule,
+        window: Window,
+        even: tuple[float, float] | None,
+    ) -> None:
+        self._window = window
+        self._even = even
         # An interrupted trial ends before its scheduled window does: only what was due by then was offered.
         self._load_s = min(window.duration_s, scheduled_s(schedule))
         first = schedule.window_start_s
         self.offered = offered_iterations(schedule, first, first + self._load_s) if schedule.open_model else None
-        self._steady_until = window.start_s + rate_s if scenario.shape == "steady" else None
-        self._edges = (
-            np.array([window.start_s, window.start_s + rate_s]) + K6_LAG_S if scenario.shape == "steady" else None
-        )
         where = _not_warmup(schedule)
-        self.started = self._count(series, "k6.iterations", where)
-        dropped = self._count(series, "k6.dropped", where)
-        self._dropped = 0 if dropped is None else round(dropped)
+        by_time = even if _warms_up_by_time(scenario, schedule) else None
+        self.started = self._count(series, "k6.iterations", where, by_time)
+        self._dropped = round(self._count(series, "k6.dropped", where, by_time) or 0)
 
-    def _count(self, series: Series, name: str, where: Where) -> float | None:
-        """Return a counter's growth: in a steady window, or (told apart by scenario) over the whole execution."""
-        if self._edges is None:
+    def _count(self, series: Series, name: str, where: Where, by_time: tuple[float, float] | None) -> float | None:
+        """Return a counter's growth over the execution; where only time tells warm-up apart, from its even rate."""
+        if by_time is None:
             return series.total(name, where)
-        return known(series.increase(name, self._edges, where)[0])
+        count = known(series.increase(name, np.array(by_time), where)[0])
+        return None if count is None else count * self._load_s / (by_time[1] - by_time[0])
 
     def signals(self, rows: "Sequence[HistogramRow]", good: "Sequence[HistogramRow]", *, measured: bool) -> Traffic:
-        def per_s(of: "Iterable[HistogramRow]") -> float | None:
-            if not measured:
-                return None
-            until = None if self._steady_until is None else self._steady_until + K6_LAG_S
-            return sum(row.count for row in of if until is None or row.t <= until) / self._rate_s
-
+        """Return the rates; None where ``measured`` says that there are no histograms to count requests by."""
         return Traffic(
             offered_per_s=None if self.offered is None else self.offered / self._load_s,
             achieved_per_s=None if self.started is None else self.started / self._load_s,
-            goodput_per_s=per_s(good),
-            requests_per_s=per_s(rows),
+            goodput_per_s=_per_s(good, self._window, self._even) if measured else None,
+            requests_per_s=_per_s(rows, self._window, self._even) if measured else None,
             dropped=self._dropped,
             good=round(sum(row.count for row in good)),
         )
+
+
+def _per_s(rows: "Iterable[HistogramRow]", window: Window, even: tuple[float, float] | None) -> float:
+    """Return requests per second: of the whole event, or in the time of even flow."""
+    if even is None:
+        return sum(row.count for row in rows) / window.duration_s
+    return sum(row.count for row in rows if even[0] < row.t <= even[1]) / (even[1] - even[0])
 
 
 def _not_warmup(schedule: Schedule) -> Where:
@@ -285,17 +310,24 @@ def _saturation(series: Series, window: Window, machine: Machine) -> dict[str, S
     }
 
 
-def _per_request(series: Series, window: Window, answered: float) -> dict[str, float]:
-    """Return seconds of CPU and of statements per answered request; what was not measured has no key."""
-    if answered <= 0:
+def _per_request(
+    series: Series, window: Window, answered: "Sequence[HistogramRow]", even: tuple[float, float] | None
+) -> dict[str, float]:
+    """Return seconds of CPU and of statements per answered request; what was not measured has no key.
+
+    Both are rates, so that a steady window may be a part of the load: CPU per second over answers per second.
+    """
+    per_s = _per_s(answered, window, even)
+    if per_s <= 0:
         return {}
-    edges = _edges(window)
+    edges = _edges(window) if even is None else np.array(even)
+    length = edges[1] - edges[0]
     spent = {
-        f"cpu_{component}_s": known(series.increase("cpu_s", edges, label(component=component))[0])
+        f"cpu_{component}_s": known(series.increase("cpu_s", edges, label(component=component))[0] / length)
         for component in ("app", "postgres", "redis", "k6")
     }
-    spent["db_s"] = known(series.increase("pg.exec_s", edges)[0])
-    return {name: seconds / answered for name, seconds in spent.items() if seconds is not None}
+    spent["db_s"] = known(series.increase("pg.exec_s", edges)[0] / length)
+    return {name: used / per_s for name, used in spent.items() if used is not None}
 
 
 def _sold_out_after_s(rows: "Sequence[HistogramRow]", window: Window) -> float | None:
