@@ -236,11 +236,8 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
 
 def _keep_readable(folder: Path, log: Sequence[k6.LogLine], console: k6.Console) -> None:
     """Rewrite k6's logs for the run directory: without folders of this machine, ACK lines (stored apart) or excess."""
-    for name, lines in (
-        (LOG, [f"{line.level}: {line.text}" for line in log]),
-        (CONSOLE, [line.text for line in console.said]),
-    ):
-        content = "".join(f"{line}\n" for line in lines).encode()
+    for name, lines in ((LOG, log), (CONSOLE, console.said)):
+        content = "".join(f"{line.level}: {line.text}\n" for line in lines).encode()
         if not content:
             (folder / name).unlink(missing_ok=True)
             continue
