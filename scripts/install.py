@@ -184,7 +184,11 @@ def install(level: str, lock: int) -> None:
         shutil.rmtree(VENV)
     if not PYTHON.exists():
         say(f"making .venv with Python {sys.version.split()[0]}")
-        make_venv()
+        try:
+            make_venv()
+        except SetupError:
+            shutil.rmtree(VENV, ignore_errors=True)  # holds nothing of worth, and the next call starts clean
+            raise
     if level == "venv":
         return
     lock_file = LOCKS[level]
@@ -240,7 +244,7 @@ def make_venv() -> None:
 def pip_from_the_distribution() -> None:
     """Install pip into .venv from Debian's wheel of it, with apt-get's state in a temporary folder: no root needed."""
     missing = "this Python has neither ensurepip nor pip"
-    remedy = "install them (Debian, Ubuntu: apt-get install python3-venv) and call make again"
+    remedy = "check the network, or install them (Debian, Ubuntu: apt-get install python3-venv); then call make again"
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise SetupError(missing, remedy)
     say("this Python has no ensurepip: fetching the distribution's pip with apt-get")
@@ -250,9 +254,12 @@ def pip_from_the_distribution() -> None:
         private = [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}/cache"]
         # As root apt-get would drop to a user of its own, who cannot write into our folder.
         apt = ["apt-get", "-q", *(f"-o{option}" for option in (*private, "APT::Sandbox::User=root"))]
-        for command in ([*apt, "update"], [*apt, "download", "python3-pip-whl"]):
-            if (ran := quiet(command, folder)).returncode != 0:
-                raise SetupError(f"{missing}, and {' '.join(command[-2:])} failed: {last_line(ran)}", remedy)
+        # A source that does not answer is not fatal to `update`: another one may have the package.
+        update = quiet([*apt, "update"], folder)
+        if (ran := quiet([*apt, "download", "python3-pip-whl"], folder)).returncode != 0:
+            unanswered = re.search(r"^(?:W: Failed to fetch|E:).*", update.stdout, re.MULTILINE)
+            reason = unanswered[0] if unanswered else last_line(ran)
+            raise SetupError(f"{missing}, and apt-get could not fetch python3-pip-whl: {reason}", remedy)
         for package in Path(folder).glob("python3-pip-whl*.deb"):
             quiet(["dpkg-deb", "-x", str(package), folder])
         wheel = next(Path(folder).glob("usr/share/python-wheels/pip-*.whl"), None)
