@@ -8,10 +8,10 @@ from typing import Final
 from ticketbench.analysis.timeline import Timeline
 from ticketbench.model import OfferedSlope, Slo
 from ticketbench.report import wording
+from ticketbench.report.cells import ranked
 from ticketbench.report.charts import Drawing, Line, Values, has_values
 from ticketbench.report.input import ReportInput
 from ticketbench.report.table import Cell, Column, Row, Table
-from ticketbench.report.tables import ranked
 
 MAX_UTILISATIONS: Final = 4
 MAX_QUEUES: Final = 2

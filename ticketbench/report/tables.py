@@ -1,109 +1,22 @@
 """The tables of a report: what an analysis says, in words and rounded figures, a reason wherever one is missing."""
 
 from dataclasses import replace
-from typing import Final
 
-from ticketbench.model import (
-    Integrity,
-    Latency,
-    Saturation,
-    Schedule,
-    SloResult,
-    TrialAnalysis,
-    Validity,
-    VariantAnalysis,
-)
+from ticketbench.model import Latency, Schedule, SloResult, TrialAnalysis
 from ticketbench.report import wording
-from ticketbench.report.comparison import effect
+from ticketbench.report.cells import (
+    INTEGRITY,
+    Judged,
+    busiest_cell,
+    errors_cell,
+    integrity_cell,
+    latency_cell,
+    reason_for,
+    validity_cell,
+)
+from ticketbench.report.comparison import effect, value
 from ticketbench.report.input import ReportInput
 from ticketbench.report.table import Cell, Column, Row, Table, Tone, figure
-
-VALIDITY: Final[dict[str, tuple[str, str, Tone]]] = {
-    "valid": ("✓", "valid", "good"),
-    "lower_bound": ("≥", "lower bound", "warn"),
-    "invalid": ("✕", "invalid", "bad"),
-}
-INTEGRITY: Final[dict[str, tuple[str, str, Tone]]] = {
-    "pass": ("✓", "pass", "good"),
-    "violated": ("✕", "violated", "bad"),
-    "unknown": ("?", "unknown", "warn"),
-}
-
-# What stands between the load and the sale. The others are the load itself, the machine as a whole and its other
-# tenants: they head the list only where nothing else was measured.
-_AROUND: Final = frozenset({"load_generator", "host_cpu", "other_cpu"})
-_QUEUE_WORTH_NAMING: Final = 0.95  # about one request waiting at any time
-_GENERATOR_NEARLY_SPENT: Final = 0.9
-
-Judged = VariantAnalysis | TrialAnalysis
-
-
-def validity_cell(validity: Validity) -> Cell:
-    """Return validity as symbol and word; its reasons stand beside the stamp."""
-    symbol, word, tone = VALIDITY[validity.status]
-    return Cell(f"{symbol} {word}", "", tone)
-
-
-def integrity_cell(integrity: Integrity) -> Cell:
-    """Return integrity as symbol and word, with the counts that decide it."""
-    symbol, word, tone = INTEGRITY[integrity.status]
-    parts = (("oversold", integrity.oversold), ("lost", integrity.lost), ("duplicated", integrity.duplicated))
-    note = ", ".join(f"{n:,} {name}" for name, n in parts if n) if integrity.status == "violated" else ""
-    return Cell(f"{symbol} {word}", note, tone)
-
-
-def _why(judged: Judged, otherwise: str) -> str:
-    """Why a figure is missing: what made the measurement invalid, else what this kind of figure needs."""
-    reasons = judged.validity.reasons
-    return reasons[0] if judged.validity.status == "invalid" and reasons else otherwise
-
-
-def _latency(judged: Judged, seconds: float | None) -> Cell:
-    why = _why(judged, "no successful answer" if judged.signals.latency_s.count == 0 else "no histogram")
-    return figure(wording.seconds(seconds), why)
-
-
-def errors_cell(judged: Judged) -> Cell:
-    """Return the share of failed requests with their most frequent kind."""
-    errors = judged.signals.errors
-    kinds = sorted(errors.by_kind.items(), key=lambda item: (-item[1], item[0]))
-    note = f"{kinds[0][0]}: {kinds[0][1]:,}" if kinds and kinds[0][1] else ""
-    return figure(wording.percent(errors.ratio), _why(judged, "no request was counted"), note)
-
-
-def ranked(saturation: dict[str, Saturation]) -> list[tuple[str, Saturation]]:
-    """Return the resources with a utilisation, the busiest first; what belongs to the system before what is around."""
-    known = [(name, s) for name, s in saturation.items() if s.utilisation is not None]
-    return sorted(known, key=lambda item: (item[0] in _AROUND, -round(item[1].utilisation or 0, 2), item[0]))
-
-
-def queue_text(queue: float | None, unit: str) -> str:
-    """Return mean queued work with its unit, which says what waits: ``41.0 requests waiting for a connection``."""
-    text = wording.number(queue)
-    if text is None:
-        return "queue not measured"
-    if unit == "s" or unit.startswith("seconds"):
-        return f"{wording.seconds(queue)}{unit.removeprefix('seconds') if unit != 's' else ' late'}"
-    return f"{text} {unit}" if unit else f"queue {text}"
-
-
-def busiest_cell(judged: Judged) -> Cell:
-    """Return the busiest resource with utilisation and queue, and other queues that are worth a look."""
-    saturation = judged.signals.saturation
-    order = ranked(saturation)
-    if not order:
-        return figure(None, _why(judged, "no series of any resource"))
-    name, top = order[0]
-    notes = [queue_text(top.queue, top.unit)]
-    notes += [
-        f"{wording.resource(other)}: {queue_text(s.queue, s.unit)}"
-        for other, s in sorted(saturation.items())
-        if other != name and s.utilisation is None and (s.queue or 0) >= _QUEUE_WORTH_NAMING
-    ]
-    generator = saturation.get("load_generator")
-    if name != "load_generator" and generator and (generator.utilisation or 0) >= _GENERATOR_NEARLY_SPENT:
-        notes.append(f"load generator {wording.percent(generator.utilisation)}")
-    return Cell(f"{wording.resource(name)} {wording.percent(top.utilisation)}", "; ".join(notes))
 
 
 def _offered(judged: Judged, schedule: Schedule | None) -> Cell:
@@ -112,11 +25,11 @@ def _offered(judged: Judged, schedule: Schedule | None) -> Cell:
     if traffic.offered_per_s is None and schedule is not None and not schedule.open_model:
         why = "closed model: nothing is scheduled"
     else:
-        why = _why(judged, "no schedule")
+        why = reason_for(judged, "no schedule")
     offered = wording.number(traffic.offered_per_s)
     dropped = f"{traffic.dropped:,} dropped" if traffic.dropped else ""
     if offered is None and achieved is None:
-        return figure(None, _why(judged, "no iterations were counted"))
+        return figure(None, reason_for(judged, "no iterations were counted"))
     if offered is None:
         return Cell(f"none / {achieved}", why)
     return Cell(f"{offered} / {achieved or wording.MISSING}", dropped, "warn" if dropped else "")
@@ -129,16 +42,29 @@ def _effect_on(data: ReportInput, variant: str, signal: str) -> Cell:
     for finding in data.analysis.comparison:
         if finding.candidate_variant == variant and signal in finding.signal:
             return effect(finding)
-    return Cell("not compared", "", "missing")
+    return Cell("not compared")
 
 
 def _with_effect(cell: Cell, change: Cell) -> Cell:
     """Return a figure with its effect against the reference below it; a missing figure keeps its reason instead."""
     if cell.tone == "missing" or not change.text:
         return cell
-    tone: Tone = "" if change.tone == "missing" else change.tone
+    if change.tone == "missing":
+        return replace(cell, note="not compared")  # why stands in the table of effects
     interval = f"\n{change.note}" if change.note else ""
-    return replace(cell, note=f"{change.text}{interval}", tone=tone)
+    return replace(cell, note=f"{change.text}{interval}", tone=change.tone)
+
+
+def _reasons_once(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """Return a row in which one reason for several missing figures stands below the first of them only."""
+    told: set[str] = set()
+    row = []
+    for cell in cells:
+        repeated = cell.tone == "missing" and cell.note in told
+        if cell.tone == "missing":
+            told.add(cell.note)
+        row.append(replace(cell, note="") if repeated else cell)
+    return tuple(row)
 
 
 def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
@@ -151,21 +77,21 @@ def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
         signals, is_reference = v.signals, v.variant == analysis.reference
         goodput = signals.traffic.goodput_per_s
         share = goodput / best if goodput is not None and best > 0 else None
-        sells = figure(wording.number(goodput), _why(v, "no goal request was counted"), share=share)
+        sells = figure(wording.number(goodput), reason_for(v, "no goal request was counted"), share=share)
         trials = wording.plural(v.trials, "trial")
         cells = (
             Cell(wording.variant(v.variant), f"reference, {trials}" if is_reference and several else trials),
             _with_effect(sells, _effect_on(data, v.variant, "goodput")),
             _offered(v, data.run.plan.schedules.get(v.variant)),
-            _latency(v, signals.latency_s.p50),
-            _with_effect(_latency(v, signals.latency_s.p95), _effect_on(data, v.variant, "p95")),
-            _latency(v, signals.latency_s.p99),
+            latency_cell(v, signals.latency_s.p50),
+            _with_effect(latency_cell(v, signals.latency_s.p95), _effect_on(data, v.variant, "p95")),
+            latency_cell(v, signals.latency_s.p99),
             errors_cell(v),
             busiest_cell(v),
             validity_cell(v.validity),
             integrity_cell(v.integrity),
         )
-        rows.append(Row(cells, marked=is_reference and several, swatch=swatches.get(v.variant, "")))
+        rows.append(Row(_reasons_once(cells), marked=is_reference and several, swatch=swatches.get(v.variant, "")))
     columns = (
         Column("variant", "Variant", numeric=False),
         Column("goodput_per_s", "Goodput", unit="/s"),
@@ -180,6 +106,33 @@ def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
     )
     caption = "The variants compared" if several else "What was measured"
     return Table(caption, columns, tuple(rows), empty="no variant was measured")
+
+
+def effects_table(data: ReportInput) -> Table:
+    """Return every compared signal of every variant against the reference, with the reason of its verdict."""
+    rows = tuple(
+        Row(
+            (
+                Cell(wording.variant(f.candidate_variant)),
+                Cell(wording.signal(f.signal)),
+                figure(value(f.signal, f.baseline), "no figure"),
+                figure(value(f.signal, f.candidate), "no figure"),
+                effect(f),
+                Cell(f.reason),
+            )
+        )
+        for f in data.analysis.comparison
+    )
+    columns = (
+        Column("variant", "Variant", numeric=False),
+        Column("signal", "Signal", numeric=False),
+        Column("reference", "Reference"),
+        Column("value", "Variant's"),
+        Column("effect", "Effect", numeric=False),
+        Column("reason", "Why", numeric=False),
+    )
+    caption = f"Reference: {wording.variant(data.analysis.reference)}"
+    return Table(caption, columns, rows, empty="nothing could be compared")
 
 
 def slo_value(metric: str, value: float | None) -> str | None:
@@ -308,9 +261,11 @@ def trials_table(data: ReportInput) -> Table:
                     Cell(trial.trial),
                     Cell(wording.variant(trial.variant), f"repetition {trial.repetition}"),
                     Cell(trial.status, "", status),
-                    figure(wording.seconds(trial.window_s), _why(trial, "no window")),
-                    figure(wording.number(signals.traffic.goodput_per_s), _why(trial, "no goal request was counted")),
-                    _latency(trial, signals.latency_s.p95),
+                    figure(wording.seconds(trial.window_s), reason_for(trial, "no window")),
+                    figure(
+                        wording.number(signals.traffic.goodput_per_s), reason_for(trial, "no goal request was counted")
+                    ),
+                    latency_cell(trial, signals.latency_s.p95),
                     errors_cell(trial),
                     busiest_cell(trial),
                     _sold_out(trial),
@@ -415,7 +370,7 @@ def cost_table(data: ReportInput) -> Table:
         Row(
             (
                 Cell(wording.variant(v.variant)),
-                *(figure(wording.seconds(v.per_request.get(key)), _why(v, "no series")) for key in keys),
+                *(figure(wording.seconds(v.per_request.get(key)), reason_for(v, "no series")) for key in keys),
             )
         )
         for v in variants

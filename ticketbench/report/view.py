@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Final
 
 from ticketbench.model import Integrity, VariantAnalysis
-from ticketbench.report import charts, figures, tables, wording
+from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, files, method
 from ticketbench.report.input import ReportInput
 from ticketbench.report.table import Cell, Column, Row, Table, Tone
@@ -114,7 +114,7 @@ def _validity(variants: Sequence[VariantAnalysis]) -> Stamp:
     if not variants:
         return Stamp("Validity", "✕", "invalid", "bad", "nothing was measured")
     worst = min((v.validity.status for v in variants), key=_WORST_VALIDITY.index)
-    symbol, word, tone = tables.VALIDITY[worst]
+    symbol, word, tone = cells.VALIDITY[worst]
     whose: dict[str, list[str]] = {}
     for status in _WORST_VALIDITY:
         for v in variants:
@@ -140,12 +140,14 @@ def _counts(integrity: Integrity) -> str:
     def say(n: int | None, word: str) -> str:
         return f"{n:,} {word}" if n is not None else f"{word} {wording.MISSING}"
 
+    if all(n is None for n in (integrity.oversold, integrity.lost, integrity.acknowledged)):
+        return "not audited, no count is known"
     parts = [say(integrity.oversold, "oversold"), say(integrity.lost, "lost")]
     parts += [
         f"{n:,} {word}" for n, word in ((integrity.duplicated, "duplicated"), (integrity.stranded, "stranded")) if n
     ]
     acknowledged = wording.count(integrity.acknowledged)
-    total = f"of {acknowledged} acknowledged" if acknowledged else "acknowledged purchases not counted"
+    total = f"of {acknowledged} acknowledged" if acknowledged else "of an unknown number acknowledged"
     return f"{', '.join(parts)} {total}"
 
 
@@ -158,7 +160,7 @@ def _integrity(variants: Sequence[VariantAnalysis]) -> Stamp:
     if not variants:
         return Stamp("Integrity", "?", "unknown", "warn", "no ledger was audited")
     worst = min(variants, key=lambda v: (_WORST_INTEGRITY.index(v.integrity.status), -_damage(v.integrity)))
-    symbol, word, tone = tables.INTEGRITY[worst.integrity.status]
+    symbol, word, tone = cells.INTEGRITY[worst.integrity.status]
     says = _counts(worst.integrity)
     reasons = tuple(("", reason) for reason in worst.integrity.reasons)
     if len(variants) > 1:
@@ -181,7 +183,7 @@ def _reading(data: ReportInput) -> tuple[str, ...]:
     if analysis.shape == "functional":
         notes.append("A functional scenario makes no performance claim: its rates and latencies only orientate.")
     trials = [v.trials for v in analysis.variants]
-    if trials and max(trials) == 1:
+    if trials and max(trials) == 1 and analysis.shape != "functional":
         again = " Repeat with --trials 5 to have intervals." if len(trials) > 1 else ""
         notes.append(
             "One trial each: this is what happened once, so there is no interval. On a shared machine equal settings "
@@ -286,7 +288,10 @@ def _drawn_note(data: ReportInput, drawings: Sequence[charts.Drawing]) -> str:
 
 
 def _sections(data: ReportInput) -> tuple[Section, ...]:
+    several = len(data.analysis.variants) > 1
+    against = (Section("effects", "Every variant against the reference", (tables.effects_table(data),)),)
     return (
+        *(against if several else ()),
         Section("slos", "Service level objectives", (tables.slo_table(data),)),
         Section("errors", "Errors by kind", (tables.errors_table(data),)),
         Section("routes", "Routes", (tables.routes_table(data),)),

@@ -1,0 +1,95 @@
+"""The cells that several tables share: each a figure of a variant or a trial, or the reason why there is none."""
+
+from typing import Final
+
+from ticketbench.model import Integrity, Saturation, TrialAnalysis, Validity, VariantAnalysis
+from ticketbench.report import wording
+from ticketbench.report.table import Cell, Tone, figure
+
+VALIDITY: Final[dict[str, tuple[str, str, Tone]]] = {
+    "valid": ("✓", "valid", "good"),
+    "lower_bound": ("≥", "lower bound", "warn"),
+    "invalid": ("✕", "invalid", "bad"),
+}
+INTEGRITY: Final[dict[str, tuple[str, str, Tone]]] = {
+    "pass": ("✓", "pass", "good"),
+    "violated": ("✕", "violated", "bad"),
+    "unknown": ("?", "unknown", "warn"),
+}
+
+# What stands between the load and the sale. The others are the load itself, the machine as a whole and its other
+# tenants: they head the list only where nothing else was measured.
+_AROUND: Final = frozenset({"load_generator", "host_cpu", "other_cpu"})
+_QUEUE_WORTH_NAMING: Final = 0.95  # about one request waiting at any time
+_GENERATOR_NEARLY_SPENT: Final = 0.9
+
+Judged = VariantAnalysis | TrialAnalysis
+
+
+def validity_cell(validity: Validity) -> Cell:
+    """Return validity as symbol and word; its reasons stand beside the stamp."""
+    symbol, word, tone = VALIDITY[validity.status]
+    return Cell(f"{symbol} {word}", "", tone)
+
+
+def integrity_cell(integrity: Integrity) -> Cell:
+    """Return integrity as symbol and word, with the counts that decide it."""
+    symbol, word, tone = INTEGRITY[integrity.status]
+    parts = (("oversold", integrity.oversold), ("lost", integrity.lost), ("duplicated", integrity.duplicated))
+    note = ", ".join(f"{n:,} {name}" for name, n in parts if n) if integrity.status == "violated" else ""
+    return Cell(f"{symbol} {word}", note, tone)
+
+
+def reason_for(judged: Judged, otherwise: str) -> str:
+    """Why a figure is missing: what made the measurement invalid, else what this kind of figure needs."""
+    reasons = judged.validity.reasons
+    return reasons[0] if judged.validity.status == "invalid" and reasons else otherwise
+
+
+def latency_cell(judged: Judged, seconds: float | None) -> Cell:
+    """Return a latency, or why there is none: no answer to measure, or nothing that measured it."""
+    why = reason_for(judged, "no successful answer" if judged.signals.latency_s.count == 0 else "no histogram")
+    return figure(wording.seconds(seconds), why)
+
+
+def errors_cell(judged: Judged) -> Cell:
+    """Return the share of failed requests with their most frequent kind."""
+    errors = judged.signals.errors
+    kinds = sorted(errors.by_kind.items(), key=lambda item: (-item[1], item[0]))
+    note = f"{kinds[0][0]}: {kinds[0][1]:,}" if kinds and kinds[0][1] else ""
+    return figure(wording.percent(errors.ratio), reason_for(judged, "no request was counted"), note)
+
+
+def ranked(saturation: dict[str, Saturation]) -> list[tuple[str, Saturation]]:
+    """Return the resources with a utilisation, the busiest first; what belongs to the system before what is around."""
+    known = [(name, s) for name, s in saturation.items() if s.utilisation is not None]
+    return sorted(known, key=lambda item: (item[0] in _AROUND, -round(item[1].utilisation or 0, 2), item[0]))
+
+
+def queue_text(queue: float | None, unit: str) -> str:
+    """Return mean queued work with its unit, which says what waits: ``41.0 requests waiting for a connection``."""
+    text = wording.number(queue)
+    if text is None:
+        return "queue not measured"
+    if unit == "s" or unit.startswith("seconds"):
+        return f"{wording.seconds(queue)}{unit.removeprefix('seconds') if unit != 's' else ' late'}"
+    return f"{text} {unit}" if unit else f"queue {text}"
+
+
+def busiest_cell(judged: Judged) -> Cell:
+    """Return the busiest resource with utilisation and queue, and other queues that are worth a look."""
+    saturation = judged.signals.saturation
+    order = ranked(saturation)
+    if not order:
+        return figure(None, reason_for(judged, "no series of any resource"))
+    name, top = order[0]
+    notes = [queue_text(top.queue, top.unit)]
+    notes += [
+        f"{wording.resource(other)}: {queue_text(s.queue, s.unit)}"
+        for other, s in sorted(saturation.items())
+        if other != name and s.utilisation is None and (s.queue or 0) >= _QUEUE_WORTH_NAMING
+    ]
+    generator = saturation.get("load_generator")
+    if name != "load_generator" and generator and (generator.utilisation or 0) >= _GENERATOR_NEARLY_SPENT:
+        notes.append(f"load generator {wording.percent(generator.utilisation)}")
+    return Cell(f"{wording.resource(name)} {wording.percent(top.utilisation)}", "; ".join(notes))
