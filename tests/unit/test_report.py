@@ -576,3 +576,12 @@ def test_colours_can_be_told_from_their_ground(scheme: str) -> None:
         assert _contrast(colours["fig-ink"], colours[ground]) >= 4.5
         for line in [f"s{n}" for n in range(1, 9)] + ["fig-slo", "fig-offered"]:
             assert _contrast(colours[line], colours[ground]) >= 3, (line, ground)
+
+
+def test_figures_of_an_invalid_measurement_do_not_look_like_the_others(spike: ReportInput) -> None:
+    def rows(data: ReportInput) -> list[str]:
+        return re.findall(r'<tr class="([^"]*)">', html(data).decode().split("<tbody>")[1].split("</tbody>")[0])
+
+    assert [row.split() for row in rows(spike)] == [["marked"], [], [], []]
+    invalid = changed(spike, validity=Validity(status="invalid", reasons=("no",)))
+    assert rows(invalid)[0].split() == ["marked", "doubted"]

@@ -33,10 +33,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """``cells`` are as many as the table's columns; the first one heads the row."""
+    """``cells`` are as many as the table's columns; the first one heads the row.
+
+    ``doubted`` greys figures of an invalid measurement, which its words say as well.
+    """
 
     cells: tuple[Cell, ...]
     marked: bool = False
+    doubted: bool = False
     swatch: str = ""
 
 

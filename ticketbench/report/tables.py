@@ -91,7 +91,14 @@ def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
             validity_cell(v.validity),
             integrity_cell(v.integrity),
         )
-        rows.append(Row(_reasons_once(cells), marked=is_reference and several, swatch=swatches.get(v.variant, "")))
+        rows.append(
+            Row(
+                _reasons_once(cells),
+                marked=is_reference and several,
+                doubted=v.validity.status == "invalid",
+                swatch=swatches.get(v.variant, ""),
+            )
+        )
     columns = (
         Column("variant", "Variant", numeric=False),
         Column("goodput_per_s", "Goodput", unit="/s"),
