@@ -83,10 +83,17 @@ class Prober:
         self._memory = memory
         self._known: dict[str, Any] = {}
         self._changed = False
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             known = json.loads(memory.read_bytes())
-            if isinstance(known, dict) and known.get("schema_version") == 1 and isinstance(known["programs"], dict):
-                self._known = known["programs"]
+            if known["schema_version"] == 1:
+                self._known = {
+                    str(key): {
+                        "fingerprint": list(entry["fingerprint"]),
+                        "version": str(entry["version"]),
+                        "sha256": str(entry["sha256"]),
+                    }
+                    for key, entry in known["programs"].items()
+                }
 
     def examine(self, need: Requirement, program: Path, source: str) -> Found | Unfit:
         """Return what ``program`` is, or why it cannot serve as ``need``. The answer holds for this machine only."""
@@ -98,7 +105,7 @@ class Prober:
         key = f"{need.part}:{program}"
         fingerprint = [stat.st_mtime_ns, stat.st_size, stat.st_ino]
         known = self._known.get(key)
-        if not (isinstance(known, dict) and known.get("fingerprint") == fingerprint):
+        if known is None or known["fingerprint"] != fingerprint:
             version = _version(need, program)
             if isinstance(version, Unfit):
                 return version

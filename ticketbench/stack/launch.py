@@ -1,5 +1,6 @@
 """Starts the processes of a stack: labelled, recorded, in a session of their own, ending with us unless told not to."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.stack.process import LABEL, Process, identify, signals_deferred
+from ticketbench.stack.process import LABEL, Process, exit_text, identify, last_lines, signals_deferred
 
 # What a server needs of our environment. PGPORT, PGDATA, REDIS_... and the like would change what it does.
 INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "SSL_CERT_FILE")
@@ -29,6 +30,9 @@ class Journal(Protocol):
     def started(self, component: str, process: Process) -> None:
         """Write down the process that ``component`` now is."""
 
+    def ended(self, component: str) -> None:
+        """Write down that ``component`` has done its work and is gone."""
+
 
 @dataclass
 class Launched:
@@ -38,6 +42,16 @@ class Launched:
     popen: "subprocess.Popen[bytes]" = field(repr=False)
     process: Process
     log: Path
+
+    def epitaph(self) -> str | None:
+        """Return how it ended and its last log lines, None while it runs."""
+        if self.popen.poll() is None and not self.process.alive():
+            # its threads are still going: the system tells the status when the last one has gone
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.popen.wait(1.0)
+        if self.process.alive():
+            return None
+        return f"{exit_text(self.popen)}; its log ends: {last_lines(self.log)}"
 
 
 def base_environment() -> dict[str, str]:
@@ -106,6 +120,7 @@ class Launcher:
         self._stack_id = stack_id
         self._journal = journal
         self._ends_with_us = ends_with_us
+        self._launched: list[Launched] = []
 
     def launch(
         self,
@@ -146,8 +161,50 @@ class Launcher:
                 ) from error
             # a child that ended already is a zombie until we wait for it: its pid cannot be another's
             process = identify(popen.pid) or Process(pid=popen.pid, started_ticks=0)
+            launched = Launched(component, popen, process, log)
+            # before the journal, which may fail, and before a deferred signal may strike: reap() finds all
+            self._launched = [earlier for earlier in self._launched if earlier.popen.poll() is None] + [launched]
             self._journal.started(component, process)
-        return Launched(component, popen, process, log)
+        return launched
+
+    def run(
+        self,
+        component: str,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        folder: Path,
+        timeout_s: float,
+        identity: Identity = OURSELVES,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start ``command`` as :meth:`launch` does and wait for its end; whatever interrupts that ends it.
+
+        Raises EnvironmentFailure with its last words where it fails or takes longer than ``timeout_s``.
+        """
+        launched = self.launch(component, command, log=log, folder=folder, identity=identity, environment=environment)
+        try:
+            status = launched.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise EnvironmentFailure(
+                f"{component} took longer than {timeout_s:g} s; its log ends: {last_lines(log)}"
+            ) from error
+        finally:
+            if launched.popen.poll() is None:
+                launched.process.signal_group(signal.SIGKILL)
+                launched.popen.wait()
+        if status != 0:
+            raise EnvironmentFailure(
+                f"{component} failed ({exit_text(launched.popen)}); its log ends: {last_lines(log)}",
+                "a full disk or a damaged program are the usual causes; the log says which",
+            )
+        self._journal.ended(component)
+
+    def reap(self) -> None:
+        """Wait for everything that was started here, which the caller has ended: only zombies are left."""
+        for launched in self._launched:
+            launched.popen.wait()
+        self._launched = []
 
     def _prefix(self, identity: Identity, ending: signal.Signals) -> tuple[str, ...]:
         if not self._ends_with_us or (setpriv := _setpriv()) is None:
@@ -163,4 +220,7 @@ class NoJournal:
         """Write nothing."""
 
     def started(self, component: str, process: Process) -> None:
+        """Write nothing."""
+
+    def ended(self, component: str) -> None:
         """Write nothing."""

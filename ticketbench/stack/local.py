@@ -14,7 +14,7 @@ from ticketbench.events import Emit, Notice, ignore
 from ticketbench.model import Level
 from ticketbench.stack.launch import Launcher, not_root
 from ticketbench.stack.postgres import PostgresServer
-from ticketbench.stack.process import LABEL, signals_deferred
+from ticketbench.stack.process import signals_deferred
 from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
 from ticketbench.stack.reset import Data
 from ticketbench.stack.servers import (
@@ -190,7 +190,8 @@ class LocalStack:
 
     def _fill(self, seed: Mapping[str, Level], url: str) -> None:
         store, *_ = self._started()
-        init_database({**environment(seed, url, store.url), LABEL: self.stack_id}, self._folder / "app")
+        env = environment(seed, url, store.url)
+        init_database(self._launcher, env, self._folder / "app", log=self._logs / "init-db.log")
 
     def _start_target(self, env: Mapping[str, str], workers: int) -> dict[str, str]:
         """Start the target until its workers got their metrics ports; return the servers' settings, read meanwhile."""
@@ -261,9 +262,10 @@ class LocalStack:
         """
         with signals_deferred():
             remove(self._file.state)
+            self._launcher.reap()
+            # from now on nothing of it should run, so nothing of it is dead
             for part in (self._target, self._prometheus, self._redis, self._postgres):
-                if part is not None and part.launched is not None:
-                    part.launched.popen.wait()  # it has ended: only the zombie is left
+                if part is not None:
                     part.launched = None
 
 

@@ -2,16 +2,17 @@
 
 import secrets
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
 import psycopg
 
-from ticketbench.errors import EnvironmentFailure
-from ticketbench.stack.launch import NOBODY, Identity, Launcher, base_environment, not_root
+from ticketbench.stack.launch import NOBODY, Identity, Launcher, not_root
 from ticketbench.stack.servers import LOOPBACK, Ports, Server, free_port
+
+# Measured: 0.5 s.
+INITDB_TIMEOUT_S: Final = 120.0
 
 # PostgreSQL as a trial needs it; docs/architecture.md gives the reasons at length. What is not named here is the
 # default, so that a student can look it up.
@@ -78,23 +79,21 @@ class PostgresServer(Server):
         passwords.write_text(self.password)
         if identity.owns_files:
             self._hand_over()
-        command = [
-            *identity.prefix, str(self.program.with_name("initdb")), "-D", str(self.folder / "data"), "-U", self.user,
-            "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={passwords}", "--no-sync",
+        command: list[str | Path] = [
+            self.program.with_name("initdb"), "-D", self.folder / "data", "-U", self.user, "-E", "UTF8", "--locale=C",
+            "--auth=scram-sha-256", f"--pwfile={passwords}", "--no-sync",
         ]  # fmt: skip
         try:
-            made = subprocess.run(
-                command, cwd=self.folder, env=base_environment(), capture_output=True, check=False, timeout=120
+            self._launcher.run(
+                "initdb",
+                command,
+                log=self.log.with_name("initdb.log"),
+                folder=self.folder,
+                timeout_s=INITDB_TIMEOUT_S,
+                identity=identity,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EnvironmentFailure(f"PostgreSQL's initdb cannot be run: {error}") from error
         finally:
             passwords.unlink(missing_ok=True)
-        if made.returncode != 0:
-            said = (made.stderr or made.stdout).decode(errors="replace").strip()[-500:]
-            raise EnvironmentFailure(
-                f"PostgreSQL's data folder cannot be made: {said}", "is the disk full, or the program damaged?"
-            )
 
     def _hand_over(self) -> None:
         """Give the folder to nobody, with a copy of the programs where they lie out of nobody's reach."""

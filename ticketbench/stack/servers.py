@@ -114,9 +114,7 @@ class Server(abc.ABC):
 
     def dead(self) -> str | None:
         """Return how it ended and its last log lines, None while it runs (or was never started)."""
-        if self.launched is None or self.launched.popen.poll() is None:
-            return None
-        return f"{exit_text(self.launched.popen)}; its log ends: {last_lines(self.log)}"
+        return self.launched.epitaph() if self.launched is not None else None
 
     def stop(self) -> None:
         """End the process and whatever it started, and wait for it. Idempotent."""

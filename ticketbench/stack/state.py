@@ -169,6 +169,10 @@ class StateFile:
         others = tuple(item for item in self.state.processes if item.component != component)
         self._change(starting="", processes=(*others, StackProcess(component=component, process=process)))
 
+    def ended(self, component: str) -> None:
+        """Forget a process that has done its work and is gone."""
+        self._change(processes=tuple(item for item in self.state.processes if item.component != component))
+
     def listens(self, ports: dict[str, int]) -> None:
         """Write down the ports of components."""
         self._change(

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -45,27 +44,10 @@ def environment(levels: Mapping[str, Level], database_url: str, redis_url: str) 
     }
 
 
-def init_database(env: Mapping[str, str], folder: Path) -> None:
+def init_database(launcher: Launcher, env: Mapping[str, str], folder: Path, *, log: Path) -> None:
     """Have the target put schema and seed into the empty database that ``env`` names. Raises EnvironmentFailure."""
     command = [sys.executable, "-P", "-m", "target_app", "init-db"]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C is for ticketbench alone
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=INIT_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentFailure(f"seeding the database took longer than {INIT_TIMEOUT_S:g} s") from error
-    if done.returncode != 0:
-        said = " / ".join(line.strip() for line in done.stderr.splitlines()[-3:])
-        raise EnvironmentFailure(f"the database could not be seeded (exit status {done.returncode}): {said}")
+    launcher.run("init-db", command, log=log, folder=folder, timeout_s=INIT_TIMEOUT_S, environment=env)
 
 
 class Target:
@@ -132,9 +114,7 @@ class Target:
 
     def dead(self) -> str | None:
         """Return how it ended and its last log lines, None while it runs (or was never started)."""
-        if self.launched is None or self.launched.popen.poll() is None:
-            return None
-        return f"{exit_text(self.launched.popen)}; its log ends: {last_lines(self.log)}"
+        return self.launched.epitaph() if self.launched is not None else None
 
     def stop(self) -> None:
         """End it with all of its workers and wait for it. Idempotent."""
