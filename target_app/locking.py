@@ -135,8 +135,9 @@ class NoGuard(_SqlGuard):
 class RedisGuard:
     """A script in Redis takes the ticket; PostgreSQL only gets it written, so that no row there is hot.
 
-    What Redis took and PostgreSQL did not get is given back. A worker that dies in between, or a commit whose answer
-    is lost, leaves the ticket taken: one too few is sold, never one too many. The audit calls it stranded.
+    What Redis took and PostgreSQL did not get is given back. A worker that dies in between, or an answer that is lost
+    (Redis's to the script, PostgreSQL's to the commit), leaves the ticket taken: one too few is sold, never one too
+    many. The audit calls it stranded, and the same key gets a conflict from then on.
     """
 
     def __init__(self, store: RedisStore) -> None:

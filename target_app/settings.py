@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     redis_connections: Annotated[int, Field(ge=1, le=1000, description="most Redis connections of a worker")] = 50
     optimistic_retries: Annotated[int, Field(ge=0, le=1000, description="repeats of an optimistic attempt")] = 10
     buyer_limit: Annotated[int, Field(ge=1, le=1_000_000, description="tickets a buyer may hold of a match")] = 4
-    stop_timeout_s: Annotated[int, Field(ge=1, le=60, description="for requests under way when stopping")] = 5
+    stop_timeout_s: Annotated[int, Field(ge=1, le=6, description="for requests under way when stopping")] = 5
 
     @field_validator("database_url")
     @classmethod

@@ -20,8 +20,8 @@ from typing import Final
 from target_app.errors import StartupError
 
 BACKLOG: Final = 4096  # Linux caps it at net.core.somaxconn, 4096 unless changed
-# Beyond the workers' own limit for requests under way (stop_timeout_s, at most 60 s) nothing is worth waiting for; the
-# default of that limit is 5 s, and closing takes a moment.
+# A worker ends by itself after its own limit for requests under way (stop_timeout_s, at most 6 s) and a moment for
+# closing its connections; beyond that it hangs.
 STOP_S: Final = 8.0
 
 

@@ -388,7 +388,7 @@ async def test_a_server_that_does_not_answer_at_all_is_a_503(opened: Open, store
 
 
 async def test_a_payment_inside_holds_the_connection_and_locks_nothing(opened: Open, stores: Stores) -> None:
-    async with opened(payment="in_transaction", payment_ms=300, pool_size=1) as shop:
+    async with opened(payment="in_transaction", payment_ms=500, pool_size=1) as shop:
         asked = asyncio.create_task(shop.buy(COLD))
         idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND application_name = %s"
         await until(lambda: stores.one(idle, "target_app") == 1)
@@ -397,18 +397,22 @@ async def test_a_payment_inside_holds_the_connection_and_locks_nothing(opened: O
         assert not asked.done()
         assert (await asked).status_code == 201
         figures, stages = shop.sale.database.pool.figures, shop.sale.figures.routes[PURCHASE].stages
-        assert figures.hold_s >= 0.3
-        assert stages.payment >= 0.3
+        assert figures.hold_s >= 0.5
+        assert stages.payment >= 0.5
 
 
 async def test_a_payment_outside_holds_no_connection(opened: Open) -> None:
-    async with opened(payment="outside", payment_ms=300, pool_size=1) as shop:
-        held = shop.sale.database.pool.figures.hold_s
-        answers = await asyncio.gather(*(shop.buy(COLD) for _ in range(5)))
-        assert kinds(answers) == {(201, ""): 5}
+    async with opened(payment="outside", payment_ms=1000, pool_size=1) as shop:
+        pool = shop.sale.database.pool
+        before = pool.figures.checkouts
+        asked = [asyncio.create_task(shop.buy(COLD)) for _ in range(5)]
+        # All five had the only connection, and none has it any more: they pay at the same time.
+        await until(lambda: pool.figures.checkouts == before + 5 and pool.checkedout() == 0)
+        assert not any(purchase.done() for purchase in asked)
+        assert kinds(await asyncio.gather(*asked)) == {(201, ""): 5}
+        assert pool.figures.checkouts == before + 10
         stages = shop.sale.figures.routes[PURCHASE].stages
-        assert stages.payment >= 5 * 0.3
-        assert shop.sale.database.pool.figures.hold_s - held < 5 * 0.3
+        assert stages.payment >= 5 * 1.0
         assert stages.sql > 0
         assert stages.commit > 0
 
