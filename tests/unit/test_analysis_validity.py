@@ -223,6 +223,7 @@ def test_a_threshold_over_nothing_is_never_a_pass() -> None:
     assert status(threshold("http_req_duration{name:purchases}", 0.0)) == "invalid"
     assert status(threshold("http_req_duration{name:purchase,status:503}", 0.0)) == "invalid"
     assert status(threshold("http_req_duration{flavour:sweet}", 3.0)) == "valid"  # a tag of the script's own
+    assert status(threshold("dropped_iterations{scenario:load}", None)) == "valid"  # nothing was dropped
     assert status(threshold("checkout_time", None)) == "invalid"
     assert status(threshold("checkout_time", 0.0), {"checkout_time": {"avg": 0.0, "p(95)": 0.0}}) == "invalid"
     assert status(threshold("checkout_time", 5.0), {"checkout_time": {"avg": 4.0, "p(95)": 5.0}}) == "valid"

@@ -67,7 +67,11 @@ def test_no_variance_in_either_arm() -> None:
 
 
 def test_missing_data_settles_nothing() -> None:
-    for baseline, candidate, who in (([], [1.0], "the baseline"), ([1.0], [], "the candidate"), ([], [], "neither")):
+    for baseline, candidate, who in (
+        ([], [1.0], "the baseline"),
+        ([1.0], [], "the candidate"),
+        ([], [], "either side"),
+    ):
         found = latency(baseline, candidate)
         assert found.verdict == "inconclusive"
         assert found.ratio is None

@@ -79,7 +79,7 @@ def compare(
         baseline_run=baseline[0].run_id,
         candidate_run=candidate[0].run_id,
         verdict=verdict,
-        sentence=_sentence(baseline[0], candidate[0], before, after, verdict, why),
+        sentence=_sentence(baseline[0], candidate[0], before, after, why),
         exit_code=code,
         findings=findings,
         environment_differences=unlike,
@@ -208,11 +208,9 @@ def _named(findings: Sequence[Finding]) -> str:
     return shown if len(findings) <= 2 else f"{shown}; and {len(findings) - 2} more"
 
 
-def _sentence(
-    ours: RunRecord, theirs: RunRecord, before: VariantAnalysis, after: VariantAnalysis, verdict: Verdict, why: str
-) -> str:
+def _sentence(ours: RunRecord, theirs: RunRecord, before: VariantAnalysis, after: VariantAnalysis, why: str) -> str:
     if before.variant != after.variant:
         sides = f"{after.variant} against {before.variant}"
     else:
         sides = f"{theirs.run_id} against {ours.run_id}"
-    return f"{verdict.capitalize()}: {sides}: {why}"
+    return f"{sides}: {why}"

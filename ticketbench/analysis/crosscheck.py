@@ -94,6 +94,8 @@ def has_data(threshold: Threshold, trial: "TrialData") -> bool:
     if base.startswith("http_req") and series.has("k6.requests"):
         wanted = _labels(filter_text)
         return wanted is None or (series.total("k6.requests", label(**wanted)) or 0) > 0
+    if base == "dropped_iterations":  # k6 counts none where it dropped none: that is the good case, and not a gap
+        return series.has("k6.iterations")
     trend = trial.record.load.trends_ms.get(threshold.metric) if trial.record.load else None
     return any(trend.values()) if trend is not None else threshold.value is not None
 

@@ -57,7 +57,7 @@ def compare_ratio(
 ) -> Judged:
     """Judge a positive quantity by its replicates. ``paired``: values of one index belong to one block."""
     if not baseline or not candidate:
-        return Judged("inconclusive", f"no data: {_absent(baseline, candidate)} measured nothing of it")
+        return Judged("inconclusive", f"no data: {_absent(baseline, candidate)}")
     if min(*baseline, *candidate) <= 0:
         return _with_zero(baseline, candidate, lower_is_better=lower_is_better)
     logs_b, logs_c = [math.log(x) for x in baseline], [math.log(x) for x in candidate]
@@ -77,7 +77,7 @@ def compare_ratio(
 def compare_risk(baseline: Sequence[Sample], candidate: Sequence[Sample], *, margin: float) -> Judged:
     """Judge shares of failed requests by their difference; none seen of n reads as up to 3/n."""
     if not baseline or not candidate:
-        return Judged("inconclusive", f"no data: {_absent(baseline, candidate)} measured nothing of it")
+        return Judged("inconclusive", f"no data: {_absent(baseline, candidate)}")
     of_b, of_c = [one.ratio for one in baseline], [one.ratio for one in candidate]
     d = _mean(of_c) - _mean(of_b)
     below, above = _unseen(baseline), _unseen(candidate)  # how far each side's zero may be from the truth
@@ -231,8 +231,8 @@ def _requests(samples: Sequence[Sample]) -> int:
 
 def _absent(baseline: Sequence[object], candidate: Sequence[object]) -> str:
     if not baseline and not candidate:
-        return "neither side"
-    return "the candidate" if baseline else "the baseline"
+        return "no trial of either side that can be believed measured it"
+    return f"no trial of the {'candidate' if baseline else 'baseline'} that can be believed measured it"
 
 
 def _mean(values: Sequence[float]) -> float:
