@@ -71,6 +71,8 @@ def _command(fd: int, metrics_host: str, metrics_port: int) -> list[str]:
     options = {"fd": fd, "metrics-host": metrics_host, "metrics-port": metrics_port, "parent": os.getpid()}
     return [
         sys.executable,
+        # As the supervisor itself: a folder called target_app where it was started must not take the package's place.
+        *(["-P"] if sys.flags.safe_path else []),
         "-m",
         "target_app",
         "worker",

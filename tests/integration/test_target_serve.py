@@ -27,7 +27,7 @@ REDIS_NUMBER = 8  # a database of Redis for these tests alone
 DEADLINE_S = 60.0
 # One client, since making one costs more than a request; no connection is kept, so that none outlives its server.
 HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0), timeout=DEADLINE_S)
-COMMAND = (sys.executable, "-m", "target_app")
+COMMAND = (sys.executable, "-P", "-m", "target_app")
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -260,6 +260,17 @@ def test_metrics_answer_while_the_loop_is_blocked(serve: Serve) -> None:
     blocked.join()
     stage = 'target_stage_seconds_total{route="/tickets/{code}/validation",stage="cpu"}'
     until(lambda: served.total(stage) > 0.1, "the seconds of hashing")
+
+
+def test_a_folder_of_the_same_name_does_not_take_the_packages_place(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "target_app").mkdir()
+    (tmp_path / "target_app" / "__main__.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "target_app" / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    served = serve()
+    assert HTTP.get(f"{served.url}/health").status_code == 200
 
 
 # --- ending -----------------------------------------------------------------------------------------------------------
