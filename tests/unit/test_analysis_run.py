@@ -135,6 +135,12 @@ def test_a_trial_that_cannot_be_believed_is_left_out_and_named() -> None:
     assert "the figures are of the 1 of 2 trials that can be believed" in variant.validity.reasons
 
 
+def test_a_trial_that_cannot_be_believed_is_compared_with_nothing() -> None:
+    found = two_variants(Trace(exit_code=107).requests("purchase", per_s=100, latency_s=5.0))
+    assert {finding.verdict for finding in found.comparison} == {"inconclusive"}
+    assert all("no trial of the candidate that can be believed" in finding.reason for finding in found.comparison)
+
+
 def test_a_functional_run_is_about_answers() -> None:
     run = run_record(of=scenario(name="smoke", shape="functional", goal=None), load=schedule(seconds=5, per_s=4))
     trace = Trace(seconds=5).requests("matches", per_s=4, method="GET", status="200")
