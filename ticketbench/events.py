@@ -21,7 +21,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Provide:
-    """A server binary is being fetched: ``part`` (k6, postgres, ...), what is done, bytes so far and in all if known."""
+    """A server program is being fetched: which ``part``, what is done, bytes so far and in all where known."""
 
     part: str
     detail: str

@@ -243,7 +243,7 @@ class LedgerRow(Record):
     key: str = ""
 
 
-# --- what is concluded (analysis.json) ----------------------------------------------------------------------------------
+# --- what is concluded (analysis.json) --------------------------------------------------------------------------------
 
 OutcomeStatus = Literal["pass", "slo_missed", "invalid", "integrity_violated"]
 ValidityStatus = Literal["valid", "lower_bound", "invalid"]
@@ -290,7 +290,9 @@ class Traffic(Record):
 
 
 class Errors(Record):
-    """``ratio``: failed requests among all (a 409 after the sell-out is no failure). ``by_kind``: counts by status or
+    """Failed requests and other answers that sold nothing.
+
+    ``ratio``: failed requests among all (a 409 after the sell-out is no failure). ``by_kind``: counts by status or
     transport error. ``answered``: right answers that sold nothing, by status.
     """
 
@@ -393,8 +395,10 @@ class VariantAnalysis(Record):
 
 
 class Finding(Record):
-    """One signal compared. ``ratio`` is candidate / baseline (for ``errors.ratio`` and counts the difference is in
-    ``difference``). ``gates``: whether the verdict may decide an exit code, or only informs.
+    """One signal compared.
+
+    ``ratio`` is candidate / baseline (for ``errors.ratio`` and counts the difference is in ``difference``). ``gates``:
+    whether the verdict may decide an exit code, or only informs.
     """
 
     signal: str

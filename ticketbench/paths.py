@@ -35,7 +35,7 @@ def state_dir() -> Path:
 
 
 def data_dir(name: str) -> Path:
-    """Return a folder of files carried with the program (``scenarios`` or ``compose``), in a checkout or a wheel."""
+    """Return a folder of files carried with the program (``scenarios``), in a checkout or a wheel."""
     for candidate in (_PACKAGE / "data" / name, _PACKAGE.parent / name):
         if candidate.is_dir():
             return candidate
