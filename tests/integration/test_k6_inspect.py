@@ -94,7 +94,7 @@ def test_vus_bounds_the_window(k6_command: tuple[str, ...]) -> None:
     _, few = scenario.inspect(k6_command, scenario.find("spike"), {"VUS": "9"})
     assert few.max_vus == 9
     _, default = scenario.inspect(k6_command, scenario.find("spike"), {"RATE": "100"})
-    assert default.max_vus == 600
+    assert default.max_vus == 700
 
 
 def test_bad_load_parameters_are_all_named_at_once(k6_command: tuple[str, ...]) -> None:
