@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -129,12 +129,10 @@ def descendants(roots: Iterable[Process]) -> tuple[Process, ...]:
     return tuple(found.values())
 
 
-def await_end(processes: Sequence[Process], timeout_s: float, reap: Callable[[], None] | None = None) -> bool:
-    """Wait until none of ``processes`` is alive; False after ``timeout_s``. ``reap`` is called between the looks."""
+def await_end(processes: Sequence[Process], timeout_s: float) -> bool:
+    """Wait until none of ``processes`` is alive; False after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while any(process.alive() for process in processes):
-        if reap is not None:
-            reap()
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)
