@@ -25,7 +25,7 @@ _UNIQUE: Final = "23505"
 _SERVER_TROUBLE: Final = ("08", "25P", "3D", "53", "57", "58", "XX")
 
 
-class DuplicateKey(Exception):  # noqa: N818  (an answer of the database, not yet an error of the request)
+class DuplicateKey(Exception):
     """The idempotency key has a ticket already: the statement was undone, whoever came first has the ticket."""
 
 

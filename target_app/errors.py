@@ -1,4 +1,4 @@
-# ruff: noqa: N818  (each is named for what the buyer is told; half of them are answers rather than errors)
+
 """What a request can end with instead of success, each with the status and the kind that it is answered with.
 
 One exception handler turns a :class:`SaleError` into its answer. Anything else is a bug: a 500 with its traceback in

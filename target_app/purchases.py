@@ -40,7 +40,7 @@ _OUTCOME_OF: Final[dict[type[SaleError], str]] = {
 }
 
 
-class _Replay(Exception):  # noqa: N818  (a way out of the transaction, not an error)
+class _Replay(Exception):
     """The key has a ticket already."""
 
     def __init__(self, ticket: Ticket) -> None:

@@ -75,10 +75,14 @@ def test_a_generator_that_waits_for_a_core_on_a_full_machine() -> None:
     assert "k6 waited 40 % of the time for a core while the machine was 98 % busy" in only_reason(found)
 
 
-@pytest.mark.parametrize(("cores", "status"), [(0.28, "valid"), (0.4, "lower_bound"), (1.2, "invalid")])
-def test_cpu_that_others_took(cores: float, status: str) -> None:
+@pytest.mark.parametrize(
+    ("cores", "app", "status"),
+    [(0.28, 0.3, "valid"), (0.4, 0.3, "lower_bound"), (1.2, 0.05, "lower_bound"), (1.2, 0.4, "invalid")],
+)
+def test_cpu_that_others_took(cores: float, app: float, status: str) -> None:
+    """More than half of the machine gone is another machine only where nothing was left over."""
     trace = spike()
-    trace.cpu.update({"other": cores, "app": 0.3, "postgres": 0.1})
+    trace.cpu.update({"other": cores, "app": app, "postgres": 0.1})
     found = judged(trace.build())
     assert found.status == status
     if status != "valid":
@@ -181,6 +185,17 @@ def test_most_requests_failing_names_the_kinds() -> None:
     assert found.status == "invalid"
     reason = next(reason for reason in found.reasons if "most requests failed" in reason)
     assert "1800 of 3000 (60 %: 1500 x 503, 300 x connection refused)" in reason
+
+
+@pytest.mark.parametrize(("good", "status"), [(40, "lower_bound"), (9, "invalid")])
+def test_a_system_that_turns_most_away_but_serves_the_rest_is_overloaded_not_unbelievable(
+    good: int, status: str
+) -> None:
+    trace = Trace().requests("purchase", per_s=good)
+    trace.requests("purchase", per_s=100 - good, status="503", expected=False, latency_s=2.0)
+    found = judged(trace.build())
+    assert found.status == status
+    assert f"most requests failed: {(100 - good) * 30} of 3000" in found.reasons[0]
 
 
 @pytest.mark.parametrize("shape", ["transient", "functional"])
