@@ -11,7 +11,7 @@ import numpy as np
 from ticketbench.collecting.naming import column, routes_of
 from ticketbench.collecting.native import Histogram
 from ticketbench.collecting.prometheus import Answer, Prometheus, quoted
-from ticketbench.collecting.series import Frame, add_app, add_counters, add_gauges, add_sampler
+from ticketbench.collecting.series import Frame, add_app, add_counters, add_sampler
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.store import HistogramRow
 
@@ -27,6 +27,8 @@ _POLL_S: Final = 0.1
 _JITTER_S: Final = 0.1
 _APP_JOB: Final = "app"
 _SAMPLER_JOB: Final = "sampler"
+_APP_ALIVE: Final = f'target_inflight{{job="{_APP_JOB}"}}'
+_SAMPLER_ALIVE: Final = f'tb_sampler_ticks_total{{job="{_SAMPLER_JOB}",what="proc"}}'
 
 _COUNTERS: Final = {
     "k6_http_reqs_total": "k6.requests",
@@ -34,6 +36,8 @@ _COUNTERS: Final = {
     "k6_dropped_iterations_total": "k6.dropped",
 }
 _GAUGES: Final = {"k6_vus": "k6.vus", "k6_vus_max": "k6.vus_max"}
+# k6 counts its virtual users once a second, so a shorter execution may end without having done so.
+_FIRST_GAUGES_S: Final = 3.0
 _TRENDS: Final = ("blocked", "connecting", "waiting")
 
 # What a trial on a stack of ours always has. Events that need not happen (drops, lock waits) are not among them.
@@ -91,11 +95,8 @@ def collect(
                 for answer in prometheus.range(_trend_sums(of_trial), *span)
             ),
         )
-        add_gauges(
-            frame,
-            prometheus.range(f"{{{_any(_GAUGES)},{of_trial}}}", *span),
-            lambda answer: _GAUGES[answer["metric"]["__name__"]],
-        )
+        for answer in prometheus.samples(f"{{{_any(_GAUGES)},{of_trial}}}", first_s, last_row_s):
+            frame.add(_GAUGES[answer["metric"]["__name__"]], frame.samples(_numbers(answer)))
         add_app(
             frame,
             prometheus.range(
@@ -104,8 +105,12 @@ def collect(
                 *span,
             ),
         )
-        add_sampler(frame, prometheus.range(f'{{job="{_SAMPLER_JOB}",__name__=~"tb_.+"}}', *span))
-    return Collected(frame.pandas(), histograms, (*_missing(frame, histograms), *silent))
+        add_sampler(
+            frame,
+            prometheus.range(f'{{job="{_SAMPLER_JOB}",__name__=~"tb_.+"}}', *span),
+            prometheus.range(f"max(timestamp({_SAMPLER_ALIVE}))", *span),
+        )
+    return Collected(frame.pandas(), histograms, (*_missing(frame, histograms, end_s - start_s), *silent))
 
 
 def wait_idle(prometheus_url: str, *, deadline_s: float = 10.0) -> bool:
@@ -116,12 +121,11 @@ def wait_idle(prometheus_url: str, *, deadline_s: float = 10.0) -> bool:
     """
     asked_s = time.time()
     deadline = time.monotonic() + deadline_s
-    inflight = f'target_inflight{{job="{_APP_JOB}"}}'
     with Prometheus(prometheus_url) as prometheus:
         while time.monotonic() < deadline:
-            oldest = prometheus.latest(f"min(timestamp({inflight}))")
+            oldest = prometheus.latest(f"min(timestamp({_APP_ALIVE}))")
             if oldest and oldest[0][1] > asked_s:
-                now = prometheus.latest(f"sum({inflight})")
+                now = prometheus.latest(f"sum({_APP_ALIVE})")
                 if now and now[0][1] == 0:
                     return True
             time.sleep(_POLL_S)
@@ -136,8 +140,8 @@ def _await_samples(prometheus: Prometheus, wanted_s: float, end_s: float) -> tup
     query = " or ".join(
         f'label_replace(max(timestamp({metric})), "source", "{source}", "", "")'
         for source, metric in (
-            ("app", f'target_inflight{{job="{_APP_JOB}"}}'),
-            ("sampler", f'tb_sampler_ticks_total{{job="{_SAMPLER_JOB}",what="proc"}}'),
+            ("app", _APP_ALIVE),
+            ("sampler", _SAMPLER_ALIVE),
         )
     )
     deadline = time.monotonic() + _FRESH_S
@@ -160,8 +164,8 @@ def _shift(prometheus: Prometheus, trial_id: str, start_s: float, end_s: float) 
         f'label_replace(max by (instance) (timestamp({metric})), "source", "{source}", "", "")'
         for source, metric in (
             ("k6", f"k6_http_reqs_total{{trial={quoted(trial_id)}}}"),
-            ("app", f'target_inflight{{job="{_APP_JOB}"}}'),
-            ("sampler", f'tb_sampler_ticks_total{{job="{_SAMPLER_JOB}",what="proc"}}'),
+            ("app", _APP_ALIVE),
+            ("sampler", _SAMPLER_ALIVE),
         )
     )
     step_s = max(1.0, round((end_s - start_s) / 60))
@@ -186,6 +190,10 @@ def _trend_sums(of_trial: str) -> str:
         f'label_replace(histogram_sum(k6_http_req_{trend}_seconds{{{of_trial}}}), "trend", "{trend}", "", "")'
         for trend in _TRENDS
     )
+
+
+def _numbers(answer: Answer) -> Iterable[tuple[float, float]]:
+    return ((float(t), float(value)) for t, value in answer["values"])
 
 
 def _requests_by_name(counters: Iterable[Answer]) -> Iterable[tuple[str, float]]:
@@ -215,10 +223,7 @@ def _add_k6(frame: Frame, counters: Iterable[Answer], native: Iterable[Answer], 
 
     add_counters(
         frame,
-        (
-            (name(answer["metric"]), frame.samples((float(t), float(value)) for t, value in answer["values"]))
-            for answer in counters
-        ),
+        ((name(answer["metric"]), frame.samples(_numbers(answer))) for answer in counters),
     )
     add_counters(
         frame,
@@ -270,7 +275,9 @@ def _histogram_row(t: float, labels: Mapping[str, str], histogram: Histogram) ->
     )
 
 
-def _missing(frame: Frame, histograms: tuple[HistogramRow, ...]) -> tuple[str, ...]:
+def _missing(frame: Frame, histograms: tuple[HistogramRow, ...], ran_s: float) -> tuple[str, ...]:
     present = set(frame.columns) | {name.partition("{")[0] for name in frame.columns}
+    if ran_s < _FIRST_GAUGES_S:
+        present |= set(_GAUGES.values())
     missing = [name for name in EXPECTED if name not in present]
     return (*missing, *(() if histograms else ("histograms",)))

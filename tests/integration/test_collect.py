@@ -191,7 +191,7 @@ def test_rows_run_from_before_the_start_to_after_the_end(collected: Collected, k
 def test_what_has_no_data_is_named(collected: Collected) -> None:
     assert "app.requests" in collected.missing
     assert "app after the end" in collected.missing
-    assert "pg.wait_s" in collected.missing
+    assert "sampler after the end" in collected.missing
     assert not [name for name in collected.missing if name.startswith("k6")]
     assert "histograms" not in collected.missing
 
@@ -214,6 +214,18 @@ def test_a_dead_prometheus_is_an_environment_failure() -> None:
 def test_a_query_that_prometheus_refuses_says_why(prometheus_url: str) -> None:
     with Prometheus(prometheus_url) as prometheus, pytest.raises(EnvironmentFailure, match="parse error"):
         prometheus.range("sum(", 0, 10, 1)
+
+
+def test_a_sampler_that_fell_silent_leaves_a_gap(prometheus_url: str) -> None:
+    outbox = Outbox(prometheus_url)
+    outbox.put([("tb_gap_test", (), 4.0), ("tb_sampler_ticks_total", (("what", "proc"),), 1.0)])
+    outbox.push()
+    at_s = time.time()
+    found = collect(prometheus_url, "no such trial", "http://127.0.0.1:1", at_s, at_s + 30)
+    rows = found.series["gap_test"].dropna()
+    assert 4 <= len(rows) <= 6
+    assert rows.index.max() <= at_s + 6
+    assert "sampler after the end" in found.missing
 
 
 def test_more_points_than_one_answer_holds_come_in_pieces(prometheus_url: str) -> None:

@@ -23,12 +23,20 @@ Values = NDArray[np.float64]
 _PLUMBING: Final = frozenset({"__name__", "instance", "job"})
 
 
+# The sampler pushes each second; what is older than this is not the present. Longer than a push may be late on an
+# overloaded machine, which is when its figures matter most.
+_SILENT_S: Final = 5.0
+
+
 class Frame:
-    """The columns in the making: one row for each of ``rows`` seconds from ``first_s`` on, each ``step_s``."""
+    """The columns in the making: ``rows`` rows from ``first_s`` (Unix seconds) on, one each ``step_s``.
+
+    Prometheus is asked ``shift_s`` after each row's time.
+    """
 
     def __init__(self, first_s: float, rows: int, step_s: float, shift_s: float) -> None:
         self._first_s = first_s
-        self._rows = rows
+        self.rows = rows
         self._step_s = step_s
         self._shift_s = shift_s
         self._columns: dict[str, Values] = {}
@@ -59,9 +67,9 @@ class Frame:
         return self._placed((self.row_after(t), value) for t, value in samples)
 
     def _placed(self, rows: Iterable[tuple[int, float]]) -> Values:
-        values = np.full(self._rows, np.nan)
+        values = np.full(self.rows, np.nan)
         for row, value in rows:
-            if 0 <= row < self._rows:
+            if 0 <= row < self.rows:
                 values[row] = value
         return values
 
@@ -78,7 +86,7 @@ class Frame:
         import pandas as pd  # heavy
 
         kept = {name: v for name, v in sorted(self._columns.items()) if not np.isnan(v).all()}
-        t = self._first_s + self._step_s * np.arange(self._rows)
+        t = self._first_s + self._step_s * np.arange(self.rows)
         return pd.DataFrame(kept, index=pd.Index(t, name="t", dtype=float))
 
 
@@ -151,8 +159,19 @@ def add_app(frame: Frame, answers: Iterable[Answer]) -> None:
     add_gauges(frame, ups, lambda _: "app.up")
 
 
-def add_sampler(frame: Frame, answers: Iterable[Answer]) -> None:
-    """Add the sampler's metrics. There is one sampler, so nothing is summed and no gap is filled."""
+def add_sampler(frame: Frame, answers: Iterable[Answer], taken: Iterable[Answer]) -> None:
+    """Add the sampler's metrics; ``taken`` is the time of its newest sample in each row.
+
+    There is one sampler, so nothing is summed and no gap is filled. Unlike a scrape that fails, a sampler that ends
+    leaves no mark behind, and Prometheus repeats its last figures for minutes: rows with such old ones are left empty.
+    """
+    silent = np.ones(frame.rows, dtype=bool)
+    for answer in taken:
+        for t, at_s in answer.get("values", ()):
+            if float(t) - float(at_s) <= _SILENT_S:
+                silent[frame.row(float(t))] = False
     for answer in answers:
         metric = answer["metric"]["__name__"]
-        frame.add(column(sampler_column(metric), _labels(answer["metric"])), frame.values(answer))
+        values = frame.values(answer)
+        values[silent] = np.nan
+        frame.add(column(sampler_column(metric), _labels(answer["metric"])), values)

@@ -26,7 +26,8 @@ _LONGEST_TICK_S: Final = 2.0
 _CONNECT_TIMEOUT_S: Final = 3
 _RETRY_S: Final = 0.2
 _TOP_STATEMENTS: Final = 10
-# Statements that once were among the ten most expensive stay exported; this bounds them over a long run.
+# Statements that once were among the ten most expensive stay exported until the reset before the next trial; this is
+# the bound on their number.
 _MOST_STATEMENTS: Final = 30
 _STATEMENT_CHARS: Final = 120
 _STATES: Final = ("active", "idle", "idle in transaction")
@@ -173,21 +174,22 @@ class Postgres:
         if self._epoch is not None and epoch != self._epoch:
             self._exec_s.forget_raw()
             self._calls.forget_raw()
+            self._exported.clear()
         self._epoch = epoch
         counts = {"commits": commits, "rollbacks": rollbacks, "deadlocks": deadlocks, "wal_bytes": wal_bytes}
         for name, raw in counts.items():
             self._database.read(name, float(raw), baseline=baseline or name == "wal_bytes")
         if self._statements:
-            for queryid, exec_s, calls in self._query(_STATEMENTS, datid):
+            statements = self._query(_STATEMENTS, datid)
+            for queryid, exec_s, calls in statements:
                 self._exec_s.read(queryid, exec_s, baseline=baseline)
                 self._calls.read(queryid, calls, baseline=baseline)
-            self._choose()
+            self._choose({queryid: exec_s for queryid, exec_s, _ in statements})
 
-    def _choose(self) -> None:
-        """Export whatever is among the most expensive; a statement once exported stays, for its counter to go on."""
-        totals = sorted(self._exec_s.items(), key=lambda item: item[1], reverse=True)[:_TOP_STATEMENTS]
-        for queryid, total_s in totals:
-            if total_s > 0 and len(self._exported) < _MOST_STATEMENTS:
+    def _choose(self, exec_s: dict[int, float]) -> None:
+        """Export what is among the most expensive since the last reset, and keep it, for its counter to go on."""
+        for queryid in sorted(exec_s, key=exec_s.__getitem__, reverse=True)[:_TOP_STATEMENTS]:
+            if self._exec_s[queryid] > 0 and len(self._exported) < _MOST_STATEMENTS:
                 self._exported.setdefault(queryid)
         unknown = [queryid for queryid in self._exported if queryid not in self._texts]
         if unknown:

@@ -18,7 +18,7 @@ _TIMEOUT_S: Final = (1.0, 4.0)  # connect, read
 _WAITING_BATCHES: Final = 480
 
 
-class Rejected(Exception):  # noqa: N818 the word says it
+class Rejected(Exception):
     """Prometheus took the request and refused its content: sending it again would not help."""
 
 

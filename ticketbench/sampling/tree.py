@@ -6,13 +6,14 @@ the children it waited for; that remainder goes to the dead child's component, s
 is counted to its last moment, and the CPU of k6 never counts for the command line program that waited for it.
 """
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
 from typing import Final
 
 from ticketbench.sampling.counters import Counters
-from ticketbench.sampling.proc import PAGE_BYTES, File, parse_stat, process_ids, run_delay_s
+from ticketbench.sampling.proc import PAGE_BYTES, TICKS_PER_S, File, parse_stat, process_ids, run_delay_s
 
 # Processes that are none of ours are looked at again after so many ticks, in case their pid was given to another one.
 _FOREIGN_TICKS: Final = 10
@@ -61,7 +62,8 @@ class ProcessTrees:
         self._ours: dict[int, _Process] = {}
         self._foreign: set[int] = set()
         self._ticks = 0
-        self._begun_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        # cut to whole ticks, as the kernel cuts a process's time of birth
+        self._begun_s = math.floor(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_S) / TICKS_PER_S
 
     def add_root(self, name: str, pid: int) -> None:
         """Count the tree of ``pid`` as ``name``, besides the roots that it has already."""
@@ -110,7 +112,7 @@ class ProcessTrees:
                 self._read(process)
             except (OSError, ValueError, IndexError):  # ended: ESRCH, or an empty line
                 ended.append(process)
-        for process in ended:
+        for process in reversed(ended):  # children first: a parent that ended too hands on what they were counted for
             self._bury(process)
         for process in self._ours.values():
             self._settle(process)
@@ -215,8 +217,8 @@ class ProcessTrees:
         del self._ours[process.pid]
         parent = self._ours.get(process.ppid)
         if parent is not None:
-            pending_s = process.reaped_s - process.reaped_before_s - process.vanished_s - process.remainder_done_s
-            parent.vanished_s += process.own_s + process.reaped_s - max(0.0, pending_s)
+            # all that is counted of it and of what it waited for; the parent's figure will hold that, and what is not
+            parent.vanished_s += process.own_s + process.reaped_before_s + process.vanished_s + process.remainder_done_s
             parent.heir = process.component
             parent.heir_ticks = _HEIR_TICKS
 
