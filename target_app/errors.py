@@ -1,4 +1,3 @@
-
 """What a request can end with instead of success, each with the status and the kind that it is answered with.
 
 One exception handler turns a :class:`SaleError` into its answer. Anything else is a bug: a 500 with its traceback in

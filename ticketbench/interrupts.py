@@ -1,10 +1,11 @@
-"""Signals that ask ticketbench to end, turned into one exception that is raised only where it is safe."""
+"""Signals that ask ticketbench to end: one exception, raised only where it is safe."""
 
+import contextlib
 import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from types import FrameType
+from typing import Final
 
 from ticketbench.errors import Interrupted
 
@@ -12,42 +13,46 @@ from ticketbench.errors import Interrupted
 _SIGNALS: Final = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
 
 
-class Interrupts:
-    """While entered, SIGINT, SIGTERM and SIGHUP raise :class:`Interrupted` in the main thread.
+def _interrupt(signum: int, _frame: FrameType | None) -> None:
+    raise Interrupted(_SIGNALS[signal.Signals(signum)])
 
-    Within :meth:`shielded` they are only noted, because what runs there (stopping servers, renaming a file) must be
-    finished; the first one noted is raised when the outermost shield ends, unless an exception is already under way.
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Within the block SIGINT, SIGTERM and SIGHUP raise :class:`Interrupted`. Call it from the main thread."""
+    before = {signum: signal.signal(signum, _interrupt) for signum in _SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Hold SIGINT, SIGTERM and SIGHUP back until the end of the block, then deliver them to who handled them before.
+
+    For what must be finished: stopping servers, writing a trial down. Children are not affected: a handler, unlike a
+    mask or an ignored signal, is not inherited. Outside of the main thread no Python handler runs, so nothing has to be
+    done there.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
 
-    def __init__(self) -> None:
-        self._previous: dict[int, Any] = {}
-        self._shields = 0
-        self._noted: int | None = None
+    def remember(signum: int, _frame: FrameType | None) -> None:
+        received.append(signum)
 
-    def __enter__(self) -> Self:
-        for signum in _SIGNALS:
-            self._previous[signum] = signal.signal(signum, self._handle)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        effective = _SIGNALS[signal.Signals(signum)]
-        if self._shields:
-            self._noted = self._noted or effective
-            return
-        raise Interrupted(effective)
-
-    @contextmanager
-    def shielded(self) -> Iterator[None]:
-        """Hold signals back until the block has ended."""
-        self._shields += 1
-        try:
-            yield
-        finally:
-            self._shields -= 1
-        if not self._shields and self._noted is not None:
-            noted, self._noted = self._noted, None
-            raise Interrupted(noted)
+    before = {}
+    try:
+        for held in _SIGNALS:
+            before[held] = signal.getsignal(held)
+            signal.signal(held, remember)
+        yield
+    finally:
+        for held, handler in before.items():
+            # None: installed by something other than Python, which cannot be put back
+            signal.signal(held, signal.SIG_DFL if handler is None else handler)
+        for signum in received:
+            signal.raise_signal(signum)

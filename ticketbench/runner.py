@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from ticketbench import __version__, collect, ledger, load, machine, scenario, store
+from ticketbench import __version__, collect, interrupts, ledger, load, machine, scenario, store
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
-from ticketbench.interrupts import Interrupts
-from ticketbench.logs import keep_logs, redact_file
+from ticketbench.logs import keep_logs, redact, redact_file
 from ticketbench.model import Environment, LedgerRow, Plan, RunRecord, Trial, TrialRecord, TrialStatus, Window
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints, Stack
@@ -33,7 +32,6 @@ class Run:
     stack: Stack
     directory: store.RunDirectory
     emit: Emit
-    interrupts: Interrupts
     sampler: SamplerProcess | None = None
     recorded: bool = False
 
@@ -45,7 +43,6 @@ def run(
     directory: store.RunDirectory,
     *,
     emit: Emit,
-    interrupts: Interrupts,
     keep: bool = False,
 ) -> None:
     """Measure a whole plan into ``directory``.
@@ -53,7 +50,7 @@ def run(
     Each trial is on disk before the next one begins. Raises Interrupted or EnvironmentFailure after everything that
     was started is stopped (unless ``keep``) and what was measured of the broken trial is stored and marked.
     """
-    this = Run(plan, script, stack, directory, emit, interrupts)
+    this = Run(plan, script, stack, directory, emit)
     with _up(this, keep=keep):
         for trial in plan.trials:
             measured = _measure(this, trial)
@@ -73,7 +70,7 @@ def _up(this: Run, *, keep: bool) -> Iterator[None]:
         )
         yield
     finally:
-        with this.interrupts.shielded():
+        with interrupts.deferred():
             if this.sampler is not None:
                 this.sampler.stop()
                 redact_file(this.directory.path / "sampler.log")
@@ -205,7 +202,7 @@ def _store(this: Run, measured: Measured) -> None:
     """Write the trial down, whole, whatever signal arrives meanwhile."""
     if not this.recorded:
         return  # the stack never came up: there is nothing to tell
-    with this.interrupts.shielded():
+    with interrupts.deferred():
         record = _record(this.plan, measured)
         folder = this.directory.logs_dir(measured.trial.id)
         if measured.endpoints is not None:
@@ -225,12 +222,14 @@ def _store(this: Run, measured: Measured) -> None:
 
 def _record(plan: Plan, measured: Measured) -> TrialRecord:
     trial, outcome, collected = measured.trial, measured.outcome, measured.collected
-    missing = collected.missing if collected is not None else ()
+    # A functional scenario may be over before the first scrape, and nothing is claimed from its series.
+    performance = plan.scenario.shape != "functional"
+    missing = collected.missing if collected is not None and performance else ()
     return TrialRecord(
         trial=trial,
         levels=plan.variant(trial.variant).levels,
         status=_status(measured.failure),
-        reasons=(*measured.reasons, *(f"no data for {name}" for name in missing)),
+        reasons=(*map(redact, measured.reasons), *(f"no data for {name}" for name in missing)),
         started_s=measured.started_s,
         ended_s=time.time(),
         window=_window(plan, trial, outcome),

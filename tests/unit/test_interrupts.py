@@ -3,8 +3,8 @@ import signal
 
 import pytest
 
+from ticketbench import interrupts
 from ticketbench.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, Interrupted
-from ticketbench.interrupts import Interrupts
 
 
 @pytest.mark.parametrize(
@@ -12,18 +12,18 @@ from ticketbench.interrupts import Interrupts
     [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_TERMINATED), (signal.SIGHUP, EXIT_TERMINATED)],
 )
 def test_a_signal_becomes_an_exception_with_its_exit_code(sent: signal.Signals, code: int) -> None:
-    with Interrupts(), pytest.raises(Interrupted) as caught:
+    with interrupts.raised(), pytest.raises(Interrupted) as caught:
         os.kill(os.getpid(), sent)
     assert caught.value.exit_code == code
 
 
 def test_a_shield_finishes_what_it_holds_and_raises_afterwards() -> None:
     done = []
-    with Interrupts() as interrupts, pytest.raises(Interrupted) as caught:
-        with interrupts.shielded():
+    with interrupts.raised(), pytest.raises(Interrupted) as caught:
+        with interrupts.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
-            with interrupts.shielded():
+            with interrupts.deferred():
                 done.append("inner")
             done.append("outer")
         done.append("never")
@@ -31,14 +31,16 @@ def test_a_shield_finishes_what_it_holds_and_raises_afterwards() -> None:
     assert caught.value.exit_code == EXIT_TERMINATED
 
 
-def test_an_exception_under_way_is_not_replaced_by_a_noted_signal() -> None:
-    with Interrupts() as interrupts, pytest.raises(KeyError), interrupts.shielded():
+def test_a_signal_during_a_failure_wins_and_keeps_it_as_context() -> None:
+    """Exit code 130 comes before 4, and the message of what failed is not lost."""
+    with interrupts.raised(), pytest.raises(Interrupted) as caught, interrupts.deferred():
         os.kill(os.getpid(), signal.SIGINT)
         raise KeyError
+    assert isinstance(caught.value.__context__, KeyError)
 
 
 def test_the_handlers_that_were_there_come_back() -> None:
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with Interrupts():
+    with interrupts.raised():
         pass
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before

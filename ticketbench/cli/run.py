@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ticketbench import binaries as binaries_module
-from ticketbench import factors, paths, runner, scenario, store
+from ticketbench import factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.errors import EXIT_OK, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit
-from ticketbench.interrupts import Interrupts
 from ticketbench.model import Plan
 from ticketbench.report.write import write
 from ticketbench.stack.local import LocalStack
@@ -91,7 +90,7 @@ def run(options: RunOptions) -> int:
     request = request_of(options)
     script = scenario.find(request.scenario)
     emit: Emit = output.Lines()
-    with Interrupts() as interrupts:
+    with interrupts.raised():
         provided = binaries_module.provide(emit)
         plan = _plan(request, script, provided.k6)
         directory = store.reserve(
@@ -101,7 +100,7 @@ def run(options: RunOptions) -> int:
         stack = LocalStack(directory.path.name, provided, emit, keep=options.keep)
         failure: TicketbenchError | None = None
         try:
-            runner.run(plan, script, stack, directory, emit=emit, interrupts=interrupts, keep=options.keep)
+            runner.run(plan, script, stack, directory, emit=emit, keep=options.keep)
         except TicketbenchError as error:
             failure = error
         return _conclude(directory, options, failure)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
+from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.stack.process import LABEL, Process, exit_text, identify, last_lines, signals_deferred
+from ticketbench.stack.process import LABEL, Process, exit_text, identify, last_lines
 
 # What a server needs of our environment. PGPORT, PGDATA, REDIS_... and the like would change what it does.
 INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "SSL_CERT_FILE")
@@ -141,7 +142,7 @@ class Launcher:
         """
         if self._ends_with_us and threading.current_thread() is not threading.main_thread():
             raise RuntimeError("servers end with the thread that starts them: start them from the main thread")
-        with signals_deferred():
+        with interrupts.deferred():
             self._journal.about_to_start(component)
             try:
                 with log.open("wb") as output:

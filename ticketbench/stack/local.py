@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from ticketbench import factors
+from ticketbench import factors, interrupts
 from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, Notice, ignore
 from ticketbench.model import Level
 from ticketbench.stack.launch import Launcher, not_root
 from ticketbench.stack.postgres import PostgresServer
-from ticketbench.stack.process import signals_deferred
 from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
 from ticketbench.stack.reset import Data
 from ticketbench.stack.servers import (
@@ -260,7 +259,7 @@ class LocalStack:
 
         SIGINT and SIGTERM are held back until it is done. Raises EnvironmentFailure where something cannot be ended.
         """
-        with signals_deferred():
+        with interrupts.deferred():
             remove(self._file.state)
             self._launcher.reap()
             # from now on nothing of it should run, so nothing of it is dead

@@ -4,11 +4,9 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from ticketbench.model import Record
@@ -137,35 +135,6 @@ def await_end(processes: Sequence[Process], timeout_s: float) -> bool:
             return False
         time.sleep(POLL_S)
     return True
-
-
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Hold SIGINT, SIGTERM and SIGHUP back until the end of the block, then deliver them to who handled them before.
-
-    Children are not affected: a handler, unlike a mask or an ignored signal, is not inherited. Outside of the main
-    thread no Python handler runs, so nothing has to be done there.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def remember(signum: int, _frame: FrameType | None) -> None:
-        received.append(signum)
-
-    before = {}
-    try:
-        for held in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            before[held] = signal.getsignal(held)
-            signal.signal(held, remember)
-        yield
-    finally:
-        for held, handler in before.items():
-            # None: installed by something other than Python, which cannot be put back
-            signal.signal(held, signal.SIG_DFL if handler is None else handler)
-        for signum in received:
-            signal.raise_signal(signum)
 
 
 def exit_text(process: subprocess.Popen[bytes]) -> str:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.model import SCHEMA_VERSION, Record
 from ticketbench.paths import state_dir
@@ -27,7 +28,6 @@ from ticketbench.stack.process import (
     descendants,
     identify,
     labelled,
-    signals_deferred,
 )
 from ticketbench.store import parse_record, write_atomically
 
@@ -233,7 +233,7 @@ def remove(state: StackState) -> None:
     Signals that ask us to end are held back until it is done, 30 s at most. Idempotent. Raises EnvironmentFailure where
     something cannot be ended (another user's) or removed.
     """
-    with signals_deferred():
+    with interrupts.deferred():
         end_processes(state)
         for folder in (*map(Path, state.folders), folder_of(state.stack_id)):
             _remove_folder(folder)
