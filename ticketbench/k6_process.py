@@ -156,9 +156,14 @@ def _environment(execution: Execution) -> dict[str, str]:
             "K6_PROMETHEUS_RW_TREND_AS_NATIVE_HISTOGRAM": "true",
             "K6_PROMETHEUS_RW_STALE_MARKERS": "true",
         }
-    if 0 < _peak_per_s(execution.schedule) < ONE_CORE_BELOW_PER_S:
-        env["GOMAXPROCS"] = "1"
+    if (cores := held_to_cores(execution.schedule)) is not None:
+        env["GOMAXPROCS"] = str(cores)
     return env
+
+
+def held_to_cores(schedule: Schedule) -> int | None:
+    """Return how many cores k6 is held to under this load; None: as many as there are."""
+    return 1 if 0 < _peak_per_s(schedule) < ONE_CORE_BELOW_PER_S else None
 
 
 def _peak_per_s(schedule: Schedule) -> float:

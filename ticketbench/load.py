@@ -10,7 +10,16 @@ from typing import Any, Final
 
 from ticketbench import k6
 from ticketbench.errors import EnvironmentFailure, Interrupted
-from ticketbench.k6_process import CONSOLE, LOG, SUMMARY, Child, Execution, free_port, require_descriptors
+from ticketbench.k6_process import (
+    CONSOLE,
+    LOG,
+    SUMMARY,
+    Child,
+    Execution,
+    free_port,
+    held_to_cores,
+    require_descriptors,
+)
 from ticketbench.model import Ack, LoadResult, Schedule
 
 START_LIMIT_S: Final = 150.0  # making virtual users takes seconds; k6 gives a script's setup() 60 s
@@ -195,6 +204,7 @@ def _outcome(child: Child, seen: _Seen) -> LoadOutcome:
             thresholds=figures.thresholds,
             trends_ms=figures.trends_ms,
             version=figures.version,
+            gomaxprocs=held_to_cores(child.execution.schedule),
             messages=tuple(notes),
         )
     return LoadOutcome(result, summary, console.acks, aborted, seen.started_s, seen.started_within_s)

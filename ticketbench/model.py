@@ -172,7 +172,10 @@ class Threshold(Record):
 
 
 class LoadResult(Record):
-    """What k6 itself reported of one execution. Counts are of the whole execution, warm-up included."""
+    """What k6 itself reported of one execution. Counts are of the whole execution, warm-up included.
+
+    ``gomaxprocs`` is the number of cores that it was held to; None: all of them.
+    """
 
     exit_code: int
     started_s: float
@@ -184,6 +187,7 @@ class LoadResult(Record):
     thresholds: tuple[Threshold, ...]
     trends_ms: dict[str, dict[str, float]]
     version: str = ""
+    gomaxprocs: int | None = None
     messages: tuple[str, ...] = ()
 
 

@@ -87,7 +87,7 @@ def test_the_default_spike_sells_out_shortly_before_its_peak_ends(k6_command: tu
     assert isinstance(stock, int)
     # A pool of 2 with 20 ms payments and 2 to 4 ms of SQL makes 83 to 91 a second: it never gets there.
     assert sum((s.end_s - s.start_s) * min(91, max(s.from_per_s, s.to_per_s)) for s in schedule.offered) < stock
-    assert 1 <= (until_peak_ends - stock) / 150 <= 3  # seconds at the peak's rate
+    assert 1 <= (until_peak_ends - stock) / 180 <= 3  # seconds at the peak's rate
 
 
 def test_vus_bounds_the_window(k6_command: tuple[str, ...]) -> None:

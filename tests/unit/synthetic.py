@@ -263,7 +263,7 @@ class Trace:
             load=LoadResult(
                 exit_code=self.exit_code, started_s=T0, ended_s=T0 + self.total_s, requests=count, iterations=count,
                 dropped_iterations=dropped, vus_max=50, thresholds=self.thresholds,
-                trends_ms={"http_req_duration": {"p(95)": p95}}, version="1.1.0",
+                trends_ms={"http_req_duration": {"p(95)": p95}}, version="1.1.0", gomaxprocs=1,
             ),
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from ticketbench.analysis import crosscheck
 from ticketbench.analysis.resources import host_busy_cores, label
 from ticketbench.analysis.series import Series, known
 from ticketbench.analysis.wording import listed, number, percent
-from ticketbench.model import Environment, RunRecord, Schedule, Validity, ValidityStatus
+from ticketbench.model import Environment, RunRecord, Validity, ValidityStatus
 
 if TYPE_CHECKING:
     from ticketbench.analysis.signals import Measurement
@@ -30,8 +30,6 @@ K6_CPU_SHARE: Final = 0.85
 # Seconds that k6 was runnable without a core, per second. It handles one event after another, so an answer that comes
 # in meets a waiting k6 with this probability.
 K6_RUN_DELAY: Final = 0.2
-# k6 is given one core below this rate: it costs half as much there (measured: 0.5 ms CPU a request instead of 1).
-ONE_CORE_BELOW_PER_S: Final = 1500
 HOST_BUSY: Final = 0.95
 # CPU that somebody else took, as a share of the machine. 15 % is where results moved visibly on two shared cores; with
 # half of the machine gone and none left over another machine was measured.
@@ -101,9 +99,7 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     if not performance:
         return
     yield from _too_short(measured, run.plan.scenario.shape)
-    generator = _Generator(
-        series, edges, run.environment, generator_cores(run.environment, run.plan.schedules[trial.record.trial.variant])
-    )
+    generator = _Generator(series, edges, run.environment, generator_cores(trial, run.environment))
     yield from _load(measured, generator)
     yield from _others(series, edges, run.environment.cores)
     yield from _sources(trial, series, edges)
@@ -215,16 +211,10 @@ class _Generator:
         return ""
 
 
-def generator_cores(environment: Environment, schedule: Schedule) -> int:
-    """Return how many cores k6 may use at a time: its GOMAXPROCS where the environment's settings tell it.
-
-    Without that word it is one core for an open model below :data:`ONE_CORE_BELOW_PER_S`, as ticketbench starts k6.
-    """
-    for name, value in environment.settings.items():
-        if name.rpartition(".")[2].upper() == "GOMAXPROCS" and value.isdigit() and int(value) > 0:
-            return min(int(value), max(1, environment.cores))
-    peak = max((max(slope.from_per_s, slope.to_per_s) for slope in schedule.offered), default=0.0)
-    return 1 if 0 < peak < ONE_CORE_BELOW_PER_S else max(1, environment.cores)
+def generator_cores(trial: "TrialData", environment: Environment) -> int:
+    """Return how many cores k6 could use at a time."""
+    held_to = trial.record.load.gomaxprocs if trial.record.load is not None else None
+    return min(held_to or environment.cores, max(1, environment.cores))
 
 
 def _load(measured: "Measurement", generator: _Generator) -> Iterator[Reason]:

@@ -1,9 +1,10 @@
 """What the commands draw on the terminal: progress on standard error, results on standard output."""
 
 import contextlib
+import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ticketbench.events import Event, Notice, Phase, Provide, TrialStored
 
@@ -88,11 +89,18 @@ class Lines:
             print(f"{time.monotonic() - self._begun:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
+# Standard output that is no terminal: as wide as a line of a log may be before it is a nuisance.
+_WIDTH_OF_A_FILE: Final = 120
+# Below this the quantiles beside p95 are left out: the report has them, and a cut-off name helps nobody.
+_WIDE: Final = 100
+
+
 def console() -> "Console":
-    """Return a console on standard output; ``NO_COLOR`` and pipes are honoured by rich."""
+    """Return a console on standard output; ``NO_COLOR`` and ``COLUMNS`` are honoured by rich."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    fixed = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_OF_A_FILE
+    return Console(highlight=False, soft_wrap=False, width=fixed)
 
 
 def integrity_text(integrity: "Integrity") -> str:
@@ -130,11 +138,15 @@ def print_analysis(analysis: "Analysis") -> None:
         Text(word[analysis.outcome.status], style=style) + Text(f"  {analysis.outcome.sentence}", style="default")
     )
     out.print()
+    columns = ("variant", "goodput/s", "p50", "p95", "p99", "errors", "validity", "integrity")
+    shown = columns if out.width >= _WIDE else tuple(name for name in columns if name not in ("p50", "p99"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("variant", "goodput/s", "p50", "p95", "p99", "errors", "validity", "integrity"):
-        table.add_column(name, justify="left" if name in ("variant", "validity", "integrity") else "right")
+    for name in shown:
+        left = name in ("variant", "validity", "integrity")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "variant", overflow="fold")
     for variant in analysis.variants:
-        table.add_row(*(Text(cell) for cell in _row(variant)))
+        cells = dict(zip(columns, _row(variant), strict=True))
+        table.add_row(*(Text(cells[name]) for name in shown))
     out.print(table)
     out.print()
     for variant in analysis.variants:
