@@ -41,6 +41,17 @@ def test_the_usual_trial() -> None:
     assert usage["load_generator"].utilisation == pytest.approx(20 / 500)
 
 
+def test_the_pool_is_measured_by_its_counters_of_seconds_where_there_are_any() -> None:
+    trace = spike()
+    trace.counter("app.pool_hold_s", per_s=7.5)  # of 10 connections
+    trace.counter("app.pool_wait_s", per_s=3.25)
+    m = measured(trace.build())
+    usage = m.signals.saturation["db_pool"]
+    assert (usage.utilisation, usage.queue) == (pytest.approx(0.75), pytest.approx(3.25))
+    trace.counter("app.pool_hold_s", per_s=12.0)  # holds that began before the window end in it
+    assert measured(trace.build()).signals.saturation["db_pool"].utilisation == 1.0
+
+
 def test_warm_up_never_counts() -> None:
     trace = spike(warmup_s=5).requests("purchase", per_s=300, latency_s=2.0, scenario="warmup", since_s=0, until_s=5)
     run = run_record(load=schedule(warmup_s=5))

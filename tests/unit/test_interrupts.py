@@ -44,3 +44,19 @@ def test_the_handlers_that_were_there_come_back() -> None:
     with interrupts.raised():
         pass
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_held_back_signals_reach_whoever_handled_them_before() -> None:
+    seen: list[str] = []
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for signum in before:
+            signal.signal(signum, lambda number, _frame: seen.append(f"handler {number:d}"))
+        with interrupts.deferred():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGHUP)
+            seen.append("end of block")
+        assert seen == ["end of block", f"handler {signal.SIGTERM:d}", f"handler {signal.SIGHUP:d}"]
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

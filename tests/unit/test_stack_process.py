@@ -20,7 +20,6 @@ from ticketbench.stack.process import (
     identify,
     labelled,
     last_lines,
-    signals_deferred,
 )
 
 
@@ -84,31 +83,6 @@ def test_descendants_are_found_in_sessions_of_their_own(tmp_path: Path) -> None:
         for process in below:
             process.signal(signal.SIGKILL)
         assert await_end(below, 10)
-
-
-def test_signals_wait_for_the_end_of_the_block() -> None:
-    seen: list[str] = []
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        for signum in before:
-            signal.signal(signum, lambda number, _frame: seen.append(f"handler {number:d}"))
-        with signals_deferred():
-            signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGHUP)
-            seen.append("end of block")
-        assert seen == ["end of block", f"handler {signal.SIGTERM:d}", f"handler {signal.SIGHUP:d}"]
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def test_an_interrupt_is_raised_after_the_block() -> None:
-    done = False
-    with pytest.raises(KeyboardInterrupt), signals_deferred():
-        signal.raise_signal(signal.SIGINT)
-        done = True
-    assert done
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_servers_are_not_tied_to_a_thread_that_ends(tmp_path: Path) -> None:

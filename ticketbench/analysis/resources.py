@@ -50,11 +50,7 @@ def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usag
 
     nothing = np.full(len(length), np.nan)
     return {
-        "db_pool": Usage(
-            series.ratio("app.pool_checked_out", "app.pool_max", edges),
-            series.gauge("app.pool_waiters", edges),
-            "requests waiting for a connection",
-        ),
+        "db_pool": _pool(series, edges, rate("app.pool_hold_s"), rate("app.pool_wait_s")),
         "event_loop": Usage(
             rate("app.loop_cpu_s") / worker_cores, loop_lag_s(series, edges), "seconds that a timer fires late"
         ),
@@ -70,6 +66,21 @@ def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usag
         "other_cpu": Usage(rate("cpu_s", label(component="other")) / machine.cores, nothing, ""),
         "row_lock": Usage(nothing, _lock_waits(series, edges, length), "sessions waiting for a row"),
     }
+
+
+def _pool(series: Series, edges: Array, held: Array, waiting: Array) -> Usage:
+    """Return the pool's usage from its counters of seconds: connection-seconds a second is how many are in use.
+
+    That is exact over a window; a gauge that is read once a second sees one instant of it. Both counters grow when a
+    hold or a wait ends, so in a single second they may exceed what there is, and trail by the length of a wait. The
+    gauges stand in where a target has no such counters.
+    """
+    used = np.minimum(1.0, quotient(held, series.gauge("app.pool_max", edges)))
+    return Usage(
+        np.where(np.isnan(used), series.ratio("app.pool_checked_out", "app.pool_max", edges), used),
+        np.where(np.isnan(waiting), series.gauge("app.pool_waiters", edges), waiting),
+        "requests waiting for a connection",
+    )
 
 
 def label(**wanted: str) -> Where:

@@ -7,6 +7,8 @@ from ticketbench.model import Integrity, OutcomeStatus, Plan, SloResult, TrialAn
 
 # Up to this many variants are all named; of more, the reference, the best and the worst.
 NAMED_VARIANTS = 3
+# The usual SLO allows 1 % of failures: from there on they belong beside the figures that they qualify.
+WORTH_SAYING = 0.01
 
 
 def outcome_sentence(
@@ -18,7 +20,7 @@ def outcome_sentence(
     if status == "integrity_violated":
         return f"{_violated(plan, variants)}. {figures}"
     if status == "invalid":
-        return f"The measurement cannot be believed: {_why_invalid(reference, trials)}"
+        return f"The measurement cannot be believed: {_why_invalid(plan, reference, trials)}"
     if status == "slo_missed" and reference is not None:
         missed = listed((slo_text(slo) for slo in reference.slos if not slo.ok), most=2)
         return f"{_name(plan, reference)} missed its SLO: {missed}. {figures}"
@@ -56,9 +58,9 @@ def _violated(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
     return f"Integrity is violated in {len(broken)} of {len(variants)} variants: {listed(parts, most=2)}"
 
 
-def _why_invalid(reference: VariantAnalysis | None, trials: Sequence[TrialAnalysis]) -> str:
+def _why_invalid(plan: Plan, reference: VariantAnalysis | None, trials: Sequence[TrialAnalysis]) -> str:
     if reference is not None and reference.validity.status == "invalid":
-        variant = f" (reference {reference.variant})" if reference.variant else ""
+        variant = f" (reference {reference.variant})" if len(plan.variants) > 1 else ""
         return f"{reference.validity.reasons[0] if reference.validity.reasons else 'nothing was measured'}{variant}"
     failed = [t for t in trials if t.status == "failed"]
     if failed:
@@ -77,7 +79,7 @@ def _figures(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
     shown = [v for v in _shown(reference, measured) if v.signals.traffic.goodput_per_s is not None]
     parts = [_performance(plan, v, reference, first=v is shown[0]) for v in shown]
     hidden = len(variants) - len(shown)
-    more = f" ({hidden} more variants lie between)" if hidden else ""
+    more = f" ({hidden} more {'variant lies' if hidden == 1 else 'variants lie'} between)" if hidden else ""
     bounds = [v for v in shown if v.validity.status != "valid"]
     doubt = f"; believe with care: {bounds[0].validity.reasons[0]}" if bounds and bounds[0].validity.reasons else ""
     return f"{', '.join(parts)}{more}; {integrity}{doubt}"
@@ -98,6 +100,9 @@ def _performance(plan: Plan, variant: VariantAnalysis, reference: VariantAnalysi
     verb = f" {'sells' if sells else 'answers'} " if first else " "
     p95 = variant.signals.latency_s.p95
     latency = f"p95 {duration(p95)}" if p95 is not None else "no latency"
+    failed = variant.signals.errors.ratio or 0.0
+    if failed >= WORTH_SAYING:
+        latency += f", {percent(failed)} of its requests failed"
     base = reference.signals.traffic.goodput_per_s
     ratio = f"{_times(goodput / base)}, " if variant is not reference and base else ""
     return f"{_name(plan, variant)}{verb}{what} ({ratio}{latency})"
