@@ -32,7 +32,7 @@ down: install ## stop whatever an interrupted run left behind; ARGS go to `ticke
 
 .PHONY: test
 test: dev ## run all tests, against real servers; ARGS go to pytest
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: check
 check: lint types layers test ## everything that CI asks for

@@ -134,6 +134,12 @@ def _watch_start(child: Child, seen: _Seen, should_stop: ShouldStop) -> None:
         if seen.aborted is not None:
             child.stop()
             return
+    if child.process.returncode in {0, k6.EXIT_THRESHOLDS}:
+        # A script that was over between two looks. It ran somewhere between the last look and now.
+        seen.ended_s = time.time()
+        seen.started_within_s = seen.ended_s - not_yet_s
+        seen.started_s = not_yet_s
+        seen.started_monotonic_s = time.monotonic() - seen.started_within_s
 
 
 def _watch_load(child: Child, seen: _Seen, on_phase: OnPhase, should_stop: ShouldStop) -> None:
@@ -143,6 +149,7 @@ def _watch_load(child: Child, seen: _Seen, on_phase: OnPhase, should_stop: Shoul
         elapsed_s = time.monotonic() - seen.started_monotonic_s
         _announce(schedule, seen, elapsed_s, on_phase)
         if child.ended(WATCH_POLL_S):
+            _announce(schedule, seen, schedule.window_end_s if seen.ended_s is None else elapsed_s, on_phase)
             break
         if seen.ended_s is None and (status := child.status()) is not None and status > k6.STATUS_RUNNING:
             seen.ended_s = time.time()

@@ -154,6 +154,8 @@ def read_plan_file(path: Path) -> PlanFile:
     if repetitions is not None and not 1 <= repetitions <= MAX_REPETITIONS:
         problems.append(f"{where}: trials = {repetitions} is not possible: a whole number from 1 to {MAX_REPETITIONS}")
     seed = _typed(raw, "seed", int, where, problems)
+    if seed is not None and seed < 0:
+        problems.append(f"{where}: seed = {seed} is not possible: a whole number from 0")
     stack = _typed(raw, "stack", str, where, problems)
     _typed(raw, "title", str, where, problems)
     _raise(problems)

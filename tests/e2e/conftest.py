@@ -8,13 +8,22 @@ import pytest
 from program import Program
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep these tests on one worker: whole runs beside each other would measure each other."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("whole runs"))
+
+
 @pytest.fixture
 def program() -> Iterator[Program]:
     """The installed program in an empty folder. Afterwards nothing it started may be alive."""
     with tempfile.TemporaryDirectory(prefix="ticketbench-e2e-") as name:
         made = Program(Path(name).resolve())
         yield made
-        left = made.alive()
+        made.end()
+        left = made.wait_until_gone(5)
         if left:
             made("down", "--force")
         assert not left, f"still alive after the test: {left}"

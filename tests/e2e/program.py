@@ -32,6 +32,7 @@ class Program:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "state"
+        self.started: list[subprocess.Popen[str]] = []
         self.env = {**os.environ, "TICKETBENCH_STATE": str(self.state), "NO_COLOR": "1", "COLUMNS": "120"}
         for name in ("TICKETBENCH_TRIALS", "TICKETBENCH_SEED", "TICKETBENCH_STACK", "TICKETBENCH_OUTPUT"):
             self.env.pop(name, None)
@@ -50,7 +51,7 @@ class Program:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [PROGRAM, *arguments],
             cwd=self.folder,
             env=self.env,
@@ -60,6 +61,15 @@ class Program:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """End what a failed test left running."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
     def runs(self) -> list[Path]:
         return sorted(path.parent for path in self.folder.glob("reports/*/run.json"))
@@ -69,21 +79,26 @@ class Program:
         analysis: dict[str, Any] = json.loads((run / "analysis.json").read_text())
         return analysis
 
-    def alive(self) -> list[str]:
-        """The processes that work for this program: those whose environment or command names its state folder."""
-        marker = str(self.state).encode()
-        found = []
+    def processes(self) -> dict[int, str]:
+        """The commands of the processes that work for this program: those that its folder's name stands in or on."""
+        marker = str(self.folder).encode()
+        found = {}
         for process in Path("/proc").iterdir():
             if not process.name.isdigit() or int(process.name) == os.getpid():
                 continue
             try:
-                stat = (process / "stat").read_text()
-                known = marker in (process / "environ").read_bytes() or marker in (process / "cmdline").read_bytes()
+                command = (process / "cmdline").read_bytes()
+                about = command + (process / "environ").read_bytes() + str((process / "cwd").readlink()).encode()
+                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if known and stat.rpartition(")")[2].split()[0] not in "ZX":
-                found.append(f"{process.name} {stat.split()[1]}")
+            if marker in about and state not in "ZX":
+                found[int(process.name)] = command.replace(b"\0", b" ").decode()
         return found
+
+    def alive(self) -> list[str]:
+        """The processes of this program that are alive, for a message."""
+        return [f"{pid} {command[:80]}" for pid, command in self.processes().items()]
 
     def wait_until_gone(self, seconds: float) -> list[str]:
         """Wait up to ``seconds`` until nothing of it is alive; return what still is."""

@@ -18,9 +18,9 @@ BAD = [
     ),
     (("run", "spike", "--set", "pool_size=2", "--vary", "pool_size=2,3"), "both varied and set"),
     (("run", "spike", "--set", "pool_size=200", "--set", "workers=16"), "wants 3200 connections"),
-    (("run", "spike", "--trials", "0"), "--trials"),
-    (("run", "spike", "--trials", "x"), "'x' is not a valid int"),
-    (("run", "spike", "--seed", "-1"), "--seed"),
+    (("run", "spike", "--trials", "0"), "--trials '0' is not possible: it takes a whole number from 1 to 100"),
+    (("run", "spike", "--trials", "x"), "--trials 'x' is not possible"),
+    (("run", "spike", "--seed", "-1"), "--seed '-1' is not possible: it takes a whole number from 0"),
     (("run", "spike", "--stack", "cloud"), "--stack 'cloud' is not known: known are auto, local"),
     (("run", "spike", "--plan", "nope"), "--plan 'nope' is neither a file nor a bundled plan"),
     (("run", "smoke", "--set", "rate=5"), "scenario 'smoke.js' does not use 'rate'"),
@@ -57,7 +57,9 @@ def test_bad_input_is_exit_2_with_one_clear_line_and_nothing_started(
 
 
 def test_bad_environment_and_plan_file_are_exit_2(program: Program) -> None:
-    assert program("run", "spike", TICKETBENCH_TRIALS="many").code == 2
+    done = program("run", "spike", TICKETBENCH_TRIALS="many")
+    assert done.code == 2
+    assert "'many' is not possible" in done.err
     assert program("run", "spike", TICKETBENCH_STACK="cloud").code == 2
     plan = program.folder / "p.toml"
     plan.write_text("scenario = 'spike'\nbogus = 1\n[vary]\npool_size = [0]\n")

@@ -577,7 +577,7 @@ def test_a_taken_port_is_left_to_its_owner(runs: Runs, monkeypatch: pytest.Monke
 def test_too_few_open_files_are_found_out_before_the_load(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     execution = runs.execution(scenario.find("spike"))
     monkeypatch.setattr(k6_process.resource, "getrlimit", lambda which: (256, 1024))
-    with pytest.raises(EnvironmentFailure, match="1400 virtual users need 1500 open files"):
+    with pytest.raises(EnvironmentFailure, match="1260 virtual users need 1360 open files"):
         runs.run(execution)
     assert runs.pids == []
 

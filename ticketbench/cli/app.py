@@ -67,11 +67,12 @@ def run_command(
     ] = None,
     plan: Annotated[str | None, typer.Option("--plan", metavar="NAME|FILE", help="A TOML plan to read from.")] = None,
     trials: Annotated[
-        int | None,
-        typer.Option("--trials", envvar="TICKETBENCH_TRIALS", min=1, max=100, help="Trials per variant [1]."),
+        str | None,
+        typer.Option("--trials", envvar="TICKETBENCH_TRIALS", metavar="N", help="Trials of each variant [1]."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", envvar="TICKETBENCH_SEED", min=0, help="Of the order and the arrivals [1].")
+        str | None,
+        typer.Option("--seed", envvar="TICKETBENCH_SEED", metavar="N", help="Of the order and the arrivals [1]."),
     ] = None,
     stack: Annotated[
         str | None,

@@ -19,6 +19,7 @@ from ticketbench.report.write import write
 from ticketbench.stack.local import LocalStack
 
 STACKS = ("auto", "local")
+MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class RunOptions:
     vary: tuple[str, ...]
     fixed: tuple[str, ...]
     plan: str | None
-    trials: int | None
-    seed: int | None
+    trials: str | None
+    seed: str | None
     stack: str | None
     output: Path | None
     keep: bool
@@ -53,6 +54,8 @@ def request_of(options: RunOptions) -> planning.Request:
         fixed = planning.parse_fixed(options.fixed)
     except UsageError as error:
         problems += error.problems
+    trials = _whole("--trials", options.trials, 1, planning.MAX_REPETITIONS, problems)
+    seed = _whole("--seed", options.seed, 0, MAX_SEED, problems)
     name = options.scenario or file.scenario
     if name is None:
         problems.append(f"SCENARIO is missing: bundled are {', '.join(scenario.bundled())}, or give a .js file")
@@ -67,10 +70,20 @@ def request_of(options: RunOptions) -> planning.Request:
         scenario=name,
         varied={**{k: v for k, v in file.varied.items() if k not in said}, **varied},
         fixed={**{k: v for k, v in file.fixed.items() if k not in said}, **fixed},
-        repetitions=options.trials or file.repetitions or 1,
-        seed=options.seed if options.seed is not None else (file.seed if file.seed is not None else 1),
+        repetitions=next(value for value in (trials, file.repetitions, 1) if value is not None),
+        seed=next(value for value in (seed, file.seed, 1) if value is not None),
         stack="local",  # auto: this version has one stack
     )
+
+
+def _whole(option: str, text: str | None, low: int, high: int, problems: list[str]) -> int | None:
+    """Return the whole number that an option was given, None where it was not given or is none (then in problems)."""
+    if text is None:
+        return None
+    if text.strip().isdecimal() and low <= int(text) <= high:
+        return int(text)
+    problems.append(f"{option} {text!r} is not possible: it takes a whole number from {low} to {high}")
+    return None
 
 
 def _plan(request: planning.Request, script: Path, k6: Path) -> Plan:
