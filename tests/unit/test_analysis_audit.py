@@ -45,6 +45,18 @@ def test_a_lost_update_is_violated_before_the_last_ticket_is_sold() -> None:
     assert "the counter of match 1 says 2 are sold, the tickets say 5: 3 updates were lost" in found.reasons[0]
 
 
+def test_many_matches_that_lost_updates_are_summed_up_after_the_worst() -> None:
+    ledger = []
+    for match in range(1, 7):  # match m sold m tickets, and no counter fell
+        rows = books(100, match, match=match, first=100 * match)
+        ledger += [row for row in rows if row.kind != "stock"]
+        ledger.append(LedgerRow(kind="stock", match_id=match, quantity=100))
+    reasons = audit([ack(100)], ledger).reasons
+    told = [reason for reason in reasons if reason.startswith("the counter")]
+    assert [text.split(" says")[0] for text in told[:3]] == [f"the counter of match {match}" for match in (6, 5, 4)]
+    assert told[3:] == ["the counters of 3 more matches lost 6 updates in the same way"]
+
+
 def test_a_counter_that_fell_without_a_ticket_wrongs_nobody() -> None:
     ledger = [row for row in books(10, 5) if row.kind != "stock"]
     ledger.append(LedgerRow(kind="stock", match_id=1, quantity=4))

@@ -13,6 +13,8 @@ from typing import Final
 
 from ticketbench.model import Ack, Integrity, IntegrityStatus, LedgerRow
 
+NAMED_MATCHES: Final = 3  # more of one kind are summed up
+
 _WORST: Final[tuple[IntegrityStatus, ...]] = ("violated", "unknown", "pass")
 
 
@@ -139,18 +141,29 @@ class _Books:
 
         Where Redis keeps the stock, the database's counter is not used by a purchase and says nothing.
         """
-        overdrawn, unsold = [], []
-        for match, left in sorted(self.stock.items()):
-            if match not in self.capacity or match in self.redis_stock:
-                continue
-            taken, sold = self.capacity[match] - left, self.sold[match]
-            if taken == sold:
-                continue
-            sentence = f"the counter of match {match} says {taken} are sold, the tickets say {sold}"
-            if sold > taken:
-                overdrawn.append(f"{sentence}: {sold - taken} updates were lost, and so many too many can be sold")
-            else:
-                unsold.append(f"{sentence}: {_tickets(taken - sold)} can never be sold")
+        apart = {
+            match: (self.capacity[match] - left, self.sold[match])
+            for match, left in sorted(self.stock.items())
+            if match in self.capacity and match not in self.redis_stock
+        }
+        lost = {match: sold - taken for match, (taken, sold) in apart.items() if sold > taken}
+        hidden = {match: taken - sold for match, (taken, sold) in apart.items() if sold < taken}
+
+        def sentence(match: int) -> str:
+            taken, sold = apart[match]
+            return f"the counter of match {match} says {taken} are sold, the tickets say {sold}"
+
+        overdrawn = [
+            f"{sentence(match)}: {_updates(lost[match])} lost, and so many too many can be sold"
+            for match in _largest(lost)
+        ]
+        unsold = [f"{sentence(match)}: {_tickets(hidden[match])} can never be sold" for match in _largest(hidden)]
+        if rest := sum(lost.values()) - sum(lost[match] for match in _largest(lost)):
+            overdrawn.append(
+                f"the counters of {len(lost) - NAMED_MATCHES} more matches lost {rest} updates in the same way"
+            )
+        if rest := sum(hidden.values()) - sum(hidden[match] for match in _largest(hidden)):
+            unsold.append(f"{len(hidden) - NAMED_MATCHES} more matches hide {_tickets(rest)} in the same way")
         if self.stranded:
             unsold.append(f"{_tickets(len(self.stranded))} taken in Redis without a row in the database: stranded")
         return overdrawn, unsold
@@ -169,6 +182,15 @@ def _unknowns(no_acks: bool, books: _Books, acknowledged: int) -> list[str]:  # 
             " `ACK {...}`): whether any was lost is unknown"
         )
     return reasons
+
+
+def _largest(by_match: dict[int, int]) -> list[int]:
+    """Return the matches with the largest counts, largest first, as many as are named one by one."""
+    return sorted(by_match, key=lambda match: (-by_match[match], match))[:NAMED_MATCHES]
+
+
+def _updates(count: int) -> str:
+    return "1 update was" if count == 1 else f"{count} updates were"
 
 
 def _tickets(count: int) -> str:

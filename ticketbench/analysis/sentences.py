@@ -18,7 +18,7 @@ def outcome_sentence(
     reference = next((v for v in variants if v.variant == plan.reference), None)
     figures = _figures(plan, variants)
     if status == "integrity_violated":
-        return f"{_violated(plan, variants)}. {figures}"
+        return f"{_violated(plan, variants)}; {figures}"
     if status == "invalid":
         return f"The measurement cannot be believed: {_why_invalid(plan, reference, trials)}"
     if status == "slo_missed" and reference is not None:

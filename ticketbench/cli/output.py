@@ -156,7 +156,7 @@ def print_analysis(analysis: "Analysis") -> None:
         for slo in variant.slos:
             if not slo.ok:
                 out.print(Text(f"{variant.variant}: SLO missed: {slo.metric} {slo.expression}"), soft_wrap=True)
-    if analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
+    if analysis.shape != "functional" and analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
         out.print(
             Text("One trial a variant: differences have no interval and may be noise; --trials 5 gives them one."),
             soft_wrap=True,
