@@ -128,6 +128,7 @@ class Database:
                 await connection.rollback()
                 await everyone_is_open.wait()
 
+        failed: list[BaseException] = []
         try:
             # The first connection alone: SQLAlchemy learns the server's version on it, others would wait for that.
             async with self._engine.connect() as connection:
@@ -136,8 +137,10 @@ class Database:
                 for _ in range(self._settings.pool_size):
                     group.create_task(prepare())
         except* (DBAPIError, PoolLimitReached, OSError) as errors:
-            cause = _first(errors)
-            raise StartupError(f"PostgreSQL cannot be used: {_one_line(cause)}") from cause
+            failed.append(_first(errors))
+        # Not in the block above: what is raised there comes out wrapped in a group before Python 3.11.4.
+        if failed:
+            raise StartupError(f"PostgreSQL cannot be used: {_one_line(failed[0])}") from failed[0]
 
     async def close(self) -> None:
         """Close all connections."""

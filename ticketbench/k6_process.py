@@ -121,8 +121,16 @@ class Child:
 
 
 def _tied_to_us() -> tuple[str, ...]:
+    """Return what k6's command begins with, so that it never outlives us.
+
+    If we were killed before the kernel was told, k6 would have got another parent by then, and nobody would end it: so
+    the shell looks again before it becomes k6. Its text is fixed; what is to be run comes as arguments.
+    """
     setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    if setpriv is None:
+        return ()
+    look_again = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
+    return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", look_again, str(os.getpid()))
 
 
 def _arguments(execution: Execution, port: int) -> list[str]:

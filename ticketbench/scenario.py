@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
+from urllib.parse import unquote, urlsplit
 
 from ticketbench import factors, k6, paths
 from ticketbench.errors import EnvironmentFailure, UsageError
@@ -219,14 +220,15 @@ def _sha256(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> 
     """Hash the script and every local file it imports or opens, as k6 itself bundles them, by relative name."""
     bundle = _k6(k6_command, "archive", script, env, "--exclude-env-vars", "-O", "/dev/stdout")
     digest = hashlib.sha256()
-    home = script.resolve().parent
+    files: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(bundle)) as archive:
-        files: dict[str, bytes] = {}
-        for member in archive.getmembers():
-            content = archive.extractfile(member) if member.name.startswith("file/") and member.isfile() else None
-            if content is not None:
-                relative = os.path.relpath(Path("/") / member.name.removeprefix("file/"), home)
-                files[relative] = content.read()
+        held = {member.name: archive.extractfile(member) for member in archive.getmembers() if member.isfile()}
+        contents = {name: file.read() for name, file in held.items() if file is not None}
+    # k6 writes /home/nobody for a user's home, so names are relative to the script's own name as k6 wrote it.
+    main = urlsplit(json.loads(contents["metadata.json"])["filename"]).path
+    for name, content in contents.items():
+        if name.startswith("file/"):
+            files[os.path.relpath("/" + name.removeprefix("file/"), Path(unquote(main)).parent)] = content
     files.setdefault(script.name, script.read_bytes())
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + hashlib.sha256(files[name]).digest())
