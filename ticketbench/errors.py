@@ -65,6 +65,12 @@ class EnvironmentFailure(TicketbenchError):
     exit_code = EXIT_ENVIRONMENT
 
 
+class ScriptFailure(TicketbenchError):
+    """The user's k6 script ended the load by itself: an exception, an abort. Exit code 3, nothing can be believed."""
+
+    exit_code = EXIT_INVALID
+
+
 class Interrupted(TicketbenchError):
     """SIGINT or SIGTERM arrived. Exit code 128 + the signal's number."""
 

@@ -17,6 +17,8 @@ EXIT_THRESHOLDS: Final = 99
 EXIT_INTERRUPTED: Final = 105
 EXIT_PORT_BUSY: Final = 106
 EXIT_SCRIPT_ABORTED: Final = 108
+# 100 and 101: setup() or teardown() took too long; 107: the script threw; 108: it called test.abort()
+EXITS_OF_A_SCRIPT: Final = frozenset({100, 101, 107, EXIT_SCRIPT_ABORTED})
 
 # The REST API's states (k6's lib.ExecutionStatus).
 STATUS_RUNNING: Final = 7

@@ -15,6 +15,7 @@ from ticketbench.model import Level, Plan, Scenario, Schedule, Trial, Variant
 
 MAX_TRIALS: Final = 1000  # of a whole plan: a month of work is a typing error
 MAX_REPETITIONS: Final = 100
+MAX_SEED: Final = 2**31 - 1
 # The stacks' PostgreSQL takes 300 connections; the sampler, the ledger and the superuser's reserve need some of them.
 MAX_CONNECTIONS_OF_TARGET: Final = 280
 # What a trial takes beyond its schedule, for the estimate that is printed: reset, fresh target, collecting, audit.
@@ -154,8 +155,8 @@ def read_plan_file(path: Path) -> PlanFile:
     if repetitions is not None and not 1 <= repetitions <= MAX_REPETITIONS:
         problems.append(f"{where}: trials = {repetitions} is not possible: a whole number from 1 to {MAX_REPETITIONS}")
     seed = _typed(raw, "seed", int, where, problems)
-    if seed is not None and seed < 0:
-        problems.append(f"{where}: seed = {seed} is not possible: a whole number from 0")
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        problems.append(f"{where}: seed = {seed} is not possible: a whole number from 0 to {MAX_SEED}")
     stack = _typed(raw, "stack", str, where, problems)
     _typed(raw, "title", str, where, problems)
     _raise(problems)

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from ticketbench import __version__, collect, interrupts, ledger, load, machine, scenario, store
+from ticketbench import __version__, collect, interrupts, k6, ledger, load, machine, scenario, store
 from ticketbench import plan as planning
-from ticketbench.errors import EnvironmentFailure, Interrupted, TicketbenchError
+from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
 from ticketbench.logs import keep_logs, redact, redact_file
 from ticketbench.model import Environment, LedgerRow, Plan, RunRecord, Trial, TrialRecord, TrialStatus, Window
@@ -74,7 +74,7 @@ def _up(this: Run, *, keep: bool) -> Iterator[None]:
             if this.sampler is not None:
                 this.sampler.stop()
                 redact_file(this.directory.path / "sampler.log")
-            if not keep:
+            if not (keep and this.recorded):  # one that never answered a request is not worth keeping
                 this.emit(Phase("stop"))
                 this.stack.stop()
 
@@ -102,7 +102,7 @@ def _measure(this: Run, trial: Trial) -> Measured:
         _load(this, measured)
         _read_ledger(this, measured)
         _collect(this, measured)
-    except (Interrupted, EnvironmentFailure) as error:
+    except TicketbenchError as error:
         measured.failure = error
         measured.reasons.append(error.message)
         _salvage(this, measured)
@@ -157,6 +157,8 @@ def _load(this: Run, measured: Measured) -> None:
         measured.outcome = interrupt.outcome
         raise
     measured.outcome = outcome
+    if outcome.aborted and outcome.result is not None and outcome.result.exit_code in k6.EXITS_OF_A_SCRIPT:
+        raise ScriptFailure(outcome.aborted, "`ticketbench scenarios check` reads the script without running it")
     if outcome.aborted:
         raise EnvironmentFailure(outcome.aborted)
 

@@ -118,8 +118,12 @@ def parse_record(kind: type[R], content: bytes, where: str) -> R:
         raise UsageError(
             f"{where} is not JSON: {error}", hint="the file is damaged; restore it or measure again"
         ) from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if not isinstance(raw, dict):
+        raise UsageError(f"{where} is not a {kind.__name__}")
+    version = raw.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise UsageError(f"{where} has no schema version that this ticketbench knows, but {version!r}")
+    if version > SCHEMA_VERSION:
         raise UsageError(
             f"{where} has schema version {version}, and this ticketbench knows up to {SCHEMA_VERSION}",
             hint="it was written by a newer ticketbench: upgrade",
@@ -231,7 +235,8 @@ class RunDirectory:
                 ledger=None if ledger is None else tuple(map(_ledger_from_row, ledger)),
             )
         except (KeyError, ValueError) as error:
-            raise UsageError(f"{folder} holds a file that cannot be read: {error}") from error
+            first = str(error).splitlines()[:2]  # pydantic's goes on for lines
+            raise UsageError(f"{folder} holds a file that cannot be read: {' '.join(first)}") from error
 
     def load_trials(self) -> Iterator[TrialData]:
         """Yield the stored trials in run order, one in memory at a time."""
@@ -308,6 +313,9 @@ def _read_rows(path: Path, header: Sequence[str]) -> list[dict[str, str]] | None
         raise UsageError(f"{path} is damaged: {error}") from error
     if columns != tuple(header):  # an empty file is no empty ledger
         raise UsageError(f"{path} is damaged: its columns are {list(columns)}, not {list(header)}")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UsageError(f"{path} is damaged: line {number} has not {len(header)} fields")
     return rows
 
 
@@ -317,8 +325,9 @@ def _read_series(path: Path) -> "pd.DataFrame | None":
     import pandas as pd  # heavy
 
     try:
-        return pd.read_csv(path, index_col="t", compression="gzip", dtype=float)
-    except (OSError, EOFError, ValueError, zlib.error, UnicodeDecodeError) as error:
+        frame = pd.read_csv(path, compression="gzip", dtype=float)
+        return frame.set_index("t")
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is damaged: {error}") from error
 
 

@@ -24,6 +24,7 @@ BAD = [
     (("run", "spike", "--stack", "cloud"), "--stack 'cloud' is not known: known are auto, local"),
     (("run", "spike", "--plan", "nope"), "--plan 'nope' is neither a file nor a bundled plan"),
     (("run", "smoke", "--set", "rate=5"), "scenario 'smoke.js' does not use 'rate'"),
+    (("run", "spike", "-o", ""), "-o '' names no folder"),
     (("run", "--nope"), "--nope"),
     (("nope",), "nope"),
     (("scenarios", "show", "nope"), "SCENARIO 'nope'"),

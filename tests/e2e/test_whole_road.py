@@ -4,13 +4,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from program import Program, await_line
+from program import PROGRAM, Program, await_line
 
 # A small rush: enough to sell out, to queue behind two connections, and to lose updates; 5 + 2 s come before it.
 SHORT = ("--set", "duration=8", "--set", "rate=120")
@@ -236,3 +237,36 @@ def test_two_runs_compare_and_a_plan_file_does_what_flags_do(program: Program) -
     assert len(again.out.splitlines()) == 3
     assert (baseline / "report.html").is_file()
     assert program("show", str(baseline)).code == 0
+
+
+def test_a_script_that_throws_is_its_own_fault_and_a_closed_pipe_changes_no_code(program: Program) -> None:
+    (program.folder / "throws.js").write_text(
+        "export const options = { vus: 1, duration: '2s' };\n"
+        "export function setup() { throw new Error('no <b>stock</b>'); }\nexport default function () {}\n"
+    )
+    done = program("run", "throws.js")
+    assert done.code == 3, done.err
+    assert "no <b>stock</b>" in done.err
+    (run,) = program.runs()
+    assert "<b>stock</b>" not in (run / "report.html").read_text()
+
+    shown = program("show", str(run))
+    assert shown.code == 3
+    for command in (f"show {run} | true", f"show --json {run} | true", f"audit {run} | true", f"show {run} >&-"):
+        pipe = f"set -o pipefail; {PROGRAM} {command}"
+        piped = subprocess.run(["bash", "-c", pipe], env=program.env, capture_output=True, text=True, check=False)
+        assert piped.returncode == (program("audit", str(run)).code if "audit" in command else 3), command
+        assert "Traceback" not in piped.stderr
+    full = subprocess.run(
+        ["bash", "-c", f"{PROGRAM} show {run} > /dev/full"],
+        env=program.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 4
+    assert "Traceback" not in full.stderr
+
+    (run / "trials" / "001" / "ledger.csv.gz").unlink()
+    assert program("show", str(run)).code == 3
+    assert program("audit", str(run)).code == 3

@@ -110,7 +110,15 @@ def test_what_is_missing_is_unknown_and_never_passes() -> None:
 def test_a_scenario_that_sells_nothing_passes_with_zeros() -> None:
     found = audit([], books(10, 0))
     assert (found.status, found.sold, found.acknowledged, found.lost, found.oversold) == ("pass", 0, 0, 0, 0)
-    assert audit([], []).status == "pass"
+
+
+def test_an_emptied_ledger_never_passes() -> None:
+    assert (audit([], []).status, audit([], []).oversold) == ("unknown", None)
+    without_tickets = [row for row in books(10, 5) if row.kind != "ticket"]
+    assert audit([], without_tickets).status == "unknown"
+    assert audit([ack(1)], without_tickets).status == "violated"  # and what was told is lost
+    without_counters = [row for row in books(10, 5) if row.kind != "stock"]
+    assert audit([ack(1)], without_counters).status == "unknown"
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))

@@ -8,7 +8,7 @@ from tests.unit.synthetic import Trace, run_record, scenario, schedule, spike
 from ticketbench.analysis.analyse import analyse, exit_code
 from ticketbench.analysis.compare import compare
 from ticketbench.errors import UsageError
-from ticketbench.model import Analysis, Comparison, LedgerRow, RunRecord, Threshold
+from ticketbench.model import Analysis, Comparison, LedgerRow, RunRecord, Threshold, Trial
 from ticketbench.store import TrialData
 
 SLO = "http_req_duration{name:purchase}"
@@ -154,7 +154,26 @@ def test_a_functional_run_is_about_answers() -> None:
 def test_an_unknown_integrity_is_said() -> None:
     found = analyse(run_record(), [spike().build(ledger=None)])
     assert found.variants[0].integrity.status == "unknown"
-    assert "integrity unknown: the ledger was not stored" in found.outcome.sentence
+    assert found.outcome.status == "invalid"
+    assert exit_code(found) == 3
+    assert "could not be audited: the ledger was not stored" in found.outcome.sentence
+
+
+def test_a_matrix_that_is_not_whole_is_never_a_pass() -> None:
+    run = run_record(["a=1", "a=2"])
+    first, second = run.plan.trials
+
+    def trial(planned: Trial, **changes: Any) -> TrialData:
+        trace = Trace(trial_id=planned.id, variant=planned.variant, position=planned.position, **changes)
+        return trace.requests("purchase", per_s=100).build()
+
+    whole = analyse(run, [trial(first), trial(second)])
+    assert whole.outcome.status == "pass"
+    missing = analyse(run, [trial(first)])
+    assert (missing.outcome.status, exit_code(missing)) == ("invalid", 3)
+    assert "1 of 2 planned trials are missing" in missing.outcome.sentence
+    interrupted = analyse(run, [trial(first), trial(second, status="interrupted", reasons=("interrupted",))])
+    assert interrupted.outcome.status == "invalid"
 
 
 def test_of_many_variants_the_extremes_are_named() -> None:

@@ -208,7 +208,24 @@ def test_a_route_that_does_not_exist_is_never_a_fast_system(shape: Any) -> None:
 
 def test_a_404_that_the_script_expects_is_an_answer() -> None:
     trace = spike().requests("match", per_s=20, method="GET", status="404")
+    trace.requests("match", per_s=20, method="GET", status="200")
     assert judged(trace.build()).status == "valid"
+
+
+def test_a_script_that_calls_every_answer_a_success_does_not_hide_a_missing_route() -> None:
+    beside_others = spike().requests("/match/buy", per_s=20, status="404")
+    found = judged(beside_others.build())
+    assert found.status == "invalid"
+    assert found.reasons[0] == "POST /match/buy does not exist: 100 % of its 600 requests were answered 404"
+    functional = run_record(of=scenario(shape="functional"))
+    assert judged(beside_others.build(), functional).status == "valid"  # it checks the 404 on purpose
+
+
+def test_a_load_without_one_success_is_no_fast_system() -> None:
+    trace = Trace().requests("purchase", per_s=100, status="418", latency_s=0.001)
+    found = judged(trace.build())
+    assert found.status == "invalid"
+    assert "not one request towards the goal succeeded (3000 x 418)" in found.reasons[0]
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])

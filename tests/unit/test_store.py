@@ -1,4 +1,5 @@
 import errno
+import gzip
 import json
 import os
 from datetime import UTC, datetime
@@ -192,6 +193,30 @@ def test_a_damaged_data_file_is_refused_in_words(directory: store.RunDirectory, 
     directory.save_trial(trial_record())
     (directory.path / "trials" / "001" / name).write_bytes(content)
     with pytest.raises(UsageError, match=r"damaged|cannot be read"):
+        directory.load_trial("001")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind,match_id,quantity,ticket_id,key\nticket,1\n",
+        "kind,match_id,quantity,ticket_id,key\nticket,1,1,1,k,more\n",
+        "kind,match_id,quantity,ticket_id,key\nseat,1,1,1,k\n",
+        "kind,match_id,quantity,ticket_id,key\nticket,x,1,1,k\n",
+    ],
+)
+def test_a_ledger_that_was_tampered_with_is_refused_in_a_line(directory: store.RunDirectory, text: str) -> None:
+    directory.save_trial(trial_record())
+    (directory.path / "trials" / "001" / store.LEDGER_FILE).write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(UsageError, match=r"damaged|cannot be read") as caught:
+        directory.load_trial("001")
+    assert "\n" not in caught.value.message
+
+
+def test_series_without_time_are_refused(directory: store.RunDirectory) -> None:
+    directory.save_trial(trial_record())
+    (directory.path / "trials" / "001" / store.SERIES_FILE).write_bytes(gzip.compress(b"a,b\n"))
+    with pytest.raises(UsageError, match="damaged"):
         directory.load_trial("001")
 
 

@@ -8,7 +8,7 @@ from ticketbench import errors
 from ticketbench.analysis.audit import audit, total
 from ticketbench.analysis.findings import compare_variants, usable
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge
-from ticketbench.analysis.sentences import outcome_sentence
+from ticketbench.analysis.sentences import outcome_sentence, why_incomplete
 from ticketbench.model import (
     Analysis,
     Errors,
@@ -263,12 +263,13 @@ def _merged_slos(trials: Sequence[TrialAnalysis]) -> tuple[SloResult, ...]:
 def _status(plan: Plan, variants: Sequence[VariantAnalysis], trials: Sequence[TrialAnalysis]) -> OutcomeStatus:
     """Return the outcome: an audit that fails anywhere outweighs all; the reference decides the rest.
 
-    A trial that failed makes the run invalid whichever variant it belongs to: the matrix was not measured as planned.
+    A trial that failed, was interrupted or is missing makes the run invalid whichever variant it belongs to: the matrix
+    was not measured as planned. So does a ledger that could not be had: nobody knows then whether it was oversold.
     """
     reference = next(v for v in variants if v.variant == plan.reference)
     if any(v.integrity.status == "violated" for v in variants):
         return "integrity_violated"
-    if reference.validity.status == "invalid" or any(trial.status == "failed" for trial in trials):
+    if reference.validity.status == "invalid" or why_incomplete(plan, trials):
         return "invalid"
     return "pass" if all(slo.ok for slo in reference.slos) else "slo_missed"
 

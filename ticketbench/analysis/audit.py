@@ -47,7 +47,7 @@ def audit(acks: Sequence[Ack] | None, ledger: Sequence[LedgerRow] | None) -> Int
         status=status,
         capacity=sum(books.capacity.values()),
         sold=len(books.tickets),
-        oversold=oversold,
+        oversold=oversold if books.capacity else None,
         acknowledged=None if acknowledged is None else len(acknowledged),
         lost=lost,
         duplicated=duplicated,
@@ -174,6 +174,13 @@ def _unknowns(no_acks: bool, books: _Books, acknowledged: int) -> list[str]:  # 
         f"match {match} has {_tickets(count)} and no known capacity: whether it was oversold is unknown"
         for match, count in books.unlisted.items()
     ]
+    if not books.capacity:
+        reasons.append("the ledger names no match that was for sale: whether anything was oversold is unknown")
+    if uncounted := [match for match in sorted(books.capacity) if match not in books.stock]:
+        reasons.append(f"the stock counter of {len(uncounted)} matches is not in the ledger")
+    fallen = sum(seats - books.stock.get(match, seats) for match, seats in books.capacity.items())
+    if not books.tickets and fallen > 0 and not books.uses_redis:
+        reasons.append(f"the counters fell by {fallen} and the ledger holds no ticket at all")
     if no_acks:
         reasons.append("k6's acknowledged purchases were not stored: whether any was lost is unknown")
     elif not acknowledged and books.tickets:

@@ -62,10 +62,20 @@ def _why_invalid(plan: Plan, reference: VariantAnalysis | None, trials: Sequence
     if reference is not None and reference.validity.status == "invalid":
         variant = f" (reference {reference.variant})" if len(plan.variants) > 1 else ""
         return f"{reference.validity.reasons[0] if reference.validity.reasons else 'nothing was measured'}{variant}"
-    failed = [t for t in trials if t.status == "failed"]
-    if failed:
-        return f"trial {failed[0].trial} of {failed[0].variant}: {failed[0].validity.reasons[0]}"
-    return "nothing was measured"
+    return why_incomplete(plan, trials) or "nothing was measured"
+
+
+def why_incomplete(plan: Plan, trials: Sequence[TrialAnalysis]) -> str:
+    """Return why the plan was not measured as a whole, or nothing where it was."""
+    for trial in trials:
+        if trial.status != "done":
+            return f"trial {trial.trial} of {trial.variant}: {listed(trial.validity.reasons, most=1)}"
+        if trial.integrity.oversold is None and plan.stack != "external":
+            why = listed(trial.integrity.reasons, most=1)
+            return f"trial {trial.trial} of {trial.variant} could not be audited: {why}"
+    if len(trials) < len(plan.trials):
+        return f"{len(plan.trials) - len(trials)} of {len(plan.trials)} planned trials are missing"
+    return ""
 
 
 def _figures(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
@@ -129,12 +139,13 @@ def _audited(variants: Sequence[VariantAnalysis]) -> str:
     if unknown:
         return integrity_text(unknown[0])
 
-    def total(counts: Sequence[int | None]) -> int:
-        return sum(count or 0 for count in counts)
+    def total(counts: Sequence[int | None]) -> int | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None
 
     return integrity_text(
         Integrity(
-            status="pass",
+            status="violated" if any(one.status == "violated" for one in audits) else "pass",
             oversold=total([one.oversold for one in audits]),
             lost=total([one.lost for one in audits]),
             acknowledged=total([one.acknowledged for one in audits]),

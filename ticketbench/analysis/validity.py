@@ -6,6 +6,7 @@ knowing, and changes nothing. A functional scenario makes no performance claim: 
 applies to it, its thresholds decide the rest.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -45,6 +46,7 @@ MOST_FAILING: Final = 0.5
 # A system that turns most away on purpose (503) and serves the rest is overloaded, not broken: its goodput is believed.
 # That needs nearly all failures to be of that kind, and a tenth of the goal's requests to succeed all the same.
 SHED: Final = "503"
+SOLD_OUT: Final = "409"  # the one right answer that sells nothing
 SHED_SHARE: Final = 0.95
 SHED_GOOD_SHARE: Final = 0.1
 # From ten requests on, a share of half is no accident of one or two.
@@ -91,7 +93,7 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     yield from _missing(trial, series, stack=run.plan.stack)
     if measured.requests == 0:
         yield Reason("invalid", "k6 sent no request that counts: nothing was measured")
-    yield from _failing(measured)
+    yield from _failing(measured, performance=performance)
     for text in crosscheck.contradictions(trial, series, measured, quantiles=performance):
         yield Reason("invalid", text)
     for text in crosscheck.thresholds_without_data(trial):
@@ -115,6 +117,7 @@ def _ended(trial: "TrialData") -> Iterator[Reason]:
     if record.status != "done":
         why = f": {'; '.join(record.reasons)}" if record.reasons else ""
         word = "was interrupted" if record.status == "interrupted" else "failed"
+        why = "" if why in (": interrupted", ": terminated") else why
         yield Reason("invalid", f"the trial {word}{why}")
     else:
         for reason in record.reasons:
@@ -142,15 +145,24 @@ def _missing(trial: "TrialData", series: Series, *, stack: str) -> Iterator[Reas
         yield Reason("note", "the app's series are missing: nothing is known of its pool, its loop and its stages")
 
 
-def _failing(measured: "Measurement") -> Iterator[Reason]:
+def _failing(measured: "Measurement", *, performance: bool) -> Iterator[Reason]:
     for route in measured.routes:
-        missing = route.unexpected_404
+        # A script may expect a 404 now and then. One that calls every answer a success hides a route that never was.
+        only_404 = performance and set(route.by_status) == {"404"}
+        missing = route.requests if only_404 else route.unexpected_404
         if route.requests >= ROUTE_MISSING_REQUESTS and missing >= ROUTE_MISSING_SHARE * route.requests:
             yield Reason(
                 "invalid",
                 f"{route.method} {route.name} does not exist: {percent(missing / route.requests)} of its"
                 f" {route.requests} requests were answered 404",
             )
+    sold_out = SOLD_OUT in measured.signals.errors.answered
+    if performance and measured.goal_requests and not measured.latency.count and not sold_out:
+        statuses = Counter[str]()
+        for route in measured.routes:
+            statuses.update(route.by_status)
+        kinds = listed(f"{count} x {status}" for status, count in statuses.most_common())
+        yield Reason("invalid", f"not one request towards the goal succeeded ({kinds}): nothing was measured of a sale")
     if measured.failed > MOST_FAILING * measured.requests:
         by_kind = measured.signals.errors.by_kind
         kinds = listed(f"{count} x {kind}" for kind, count in by_kind.items())

@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands: ``--help`` must not pay for pandas.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -13,13 +14,16 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from ticketbench import __version__
+from ticketbench.cli import verdict
 from ticketbench.errors import (
     EXIT_BUG,
+    EXIT_ENVIRONMENT,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
     TicketbenchError,
     UsageError,
+    worst,
 )
 
 app = typer.Typer(
@@ -79,7 +83,7 @@ def run_command(
         typer.Option("--stack", envvar="TICKETBENCH_STACK", metavar="auto|local", help="Where to run it [auto]."),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o", "--output", envvar="TICKETBENCH_OUTPUT", metavar="DIR", help="Gets the run's own folder [reports]."
         ),
@@ -218,22 +222,34 @@ def status_command(as_json: JsonOption = False) -> None:
 
 
 def _complain(message: str, hint: str = "") -> None:
-    print(f"ticketbench: {message}", file=sys.stderr)
+    printable = "".join(c if c.isprintable() else " " for c in message)
+    print(f"ticketbench: {printable}", file=sys.stderr)
     if hint:
         print(f"  {hint}", file=sys.stderr)
 
 
 def _leave(code: int) -> NoReturn:
-    """Flush and exit; a reader that went away (a closed pipe) is no reason for a traceback."""
+    """Flush and exit; a reader that went away (a closed pipe) changes nothing about the code."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            _complain(f"standard output cannot be written: {error.strerror}")
+            code = worst(code, EXIT_ENVIRONMENT)
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Let what would be printed vanish where the caller has closed a stream: it is None then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for as long as we run
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program. Exit codes: see :mod:`ticketbench.errors`."""
+    _open_closed_streams()
     code: Any = EXIT_OK
     try:
         code = app(arguments, standalone_mode=False)
@@ -252,11 +268,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, Abort):
         _complain("interrupted")
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        code = EXIT_OK
-    except SystemExit as end:
-        code = end.code
-    except BaseException:  # noqa: BLE001 - a bug keeps its traceback, and is never mistaken for a verdict
+    except (BrokenPipeError, SystemExit):  # typer and rich turn a closed pipe into an exit of their own, with code 1
+        code = verdict.code
+    except BaseException as error:  # noqa: BLE001 - a bug keeps its traceback, and is never mistaken for a verdict
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            _complain(f"cannot write: {error.strerror}", "free some space")
+            _leave(worst(verdict.code, EXIT_ENVIRONMENT))
         traceback.print_exc()
         _complain("this is a bug in ticketbench; please report it with the lines above")
         code = EXIT_BUG

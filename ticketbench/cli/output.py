@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from ticketbench.model import Analysis, Comparison, Finding, Integrity, VariantAnalysis
 
 
+def plain(text: str) -> str:
+    """Return text from outside without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def duration_text(seconds: float) -> str:
     """Return a duration for people: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
     whole = round(seconds)
@@ -86,7 +91,7 @@ class Lines:
     def _say(self, text: str) -> None:
         # Progress is told while servers are being stopped, too: a terminal that went away must not end that.
         with contextlib.suppress(OSError, ValueError):
-            print(f"{time.monotonic() - self._begun:6.1f} s  {text}", file=sys.stderr, flush=True)
+            print(f"{time.monotonic() - self._begun:6.1f} s  {plain(text)}", file=sys.stderr, flush=True)
 
 
 # Standard output that is no terminal: as wide as a line of a log may be before it is a nuisance.
@@ -134,9 +139,8 @@ def print_analysis(analysis: "Analysis") -> None:
     }
     style = {"pass": "bold green", "slo_missed": "bold yellow"}.get(analysis.outcome.status, "bold red")
     out.print()
-    out.print(
-        Text(word[analysis.outcome.status], style=style) + Text(f"  {analysis.outcome.sentence}", style="default")
-    )
+    sentence = Text(f"  {plain(analysis.outcome.sentence)}", style="default")
+    out.print(Text(word[analysis.outcome.status], style=style) + sentence)
     out.print()
     columns = ("variant", "goodput/s", "p50", "p95", "p99", "errors", "validity", "integrity")
     shown = columns if out.width >= _WIDE else tuple(name for name in columns if name not in ("p50", "p99"))
@@ -146,16 +150,16 @@ def print_analysis(analysis: "Analysis") -> None:
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "variant", overflow="fold")
     for variant in analysis.variants:
         cells = dict(zip(columns, _row(variant), strict=True))
-        table.add_row(*(Text(cells[name]) for name in shown))
+        table.add_row(*(Text(plain(cells[name])) for name in shown))
     out.print(table)
     out.print()
     for variant in analysis.variants:
         reasons = (*variant.validity.reasons, *variant.integrity.reasons)
         for reason in reasons:
-            out.print(Text(f"{variant.variant}: {reason}"), soft_wrap=True)
+            out.print(Text(plain(f"{variant.variant}: {reason}")))
         for slo in variant.slos:
             if not slo.ok:
-                out.print(Text(f"{variant.variant}: SLO missed: {slo.metric} {slo.expression}"), soft_wrap=True)
+                out.print(Text(plain(f"{variant.variant}: SLO missed: {slo.metric} {slo.expression}")))
     if analysis.shape != "functional" and analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
         out.print(
             Text("One trial a variant: differences have no interval and may be noise; --trials 5 gives them one."),
@@ -190,7 +194,7 @@ def print_comparison(comparison: "Comparison") -> None:
         soft_wrap=True,
     )
     for difference in comparison.environment_differences:
-        out.print(Text(f"unlike: {difference}"), soft_wrap=True)
+        out.print(Text(f"unlike: {difference}"))
     out.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("signal", "baseline", "candidate", "effect", "verdict", "decides"):
@@ -209,7 +213,7 @@ def print_comparison(comparison: "Comparison") -> None:
     out.print()
     for finding in comparison.findings:
         if finding.verdict != "unchanged":
-            out.print(Text(f"{finding.signal}: {finding.reason}"), soft_wrap=True)
+            out.print(Text(f"{finding.signal}: {finding.reason}"))
 
 
 def _signal_text(signal: str, value: float | None) -> str:

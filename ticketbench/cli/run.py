@@ -10,7 +10,7 @@ from ticketbench import binaries as binaries_module
 from ticketbench import factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
-from ticketbench.cli import output
+from ticketbench.cli import output, verdict
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.errors import EXIT_OK, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit
@@ -19,7 +19,6 @@ from ticketbench.report.write import write
 from ticketbench.stack.local import LocalStack
 
 STACKS = ("auto", "local")
-MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class RunOptions:
     trials: str | None
     seed: str | None
     stack: str | None
-    output: Path | None
+    output: str | None
     keep: bool
     as_json: bool
 
@@ -55,10 +54,12 @@ def request_of(options: RunOptions) -> planning.Request:
     except UsageError as error:
         problems += error.problems
     trials = _whole("--trials", options.trials, 1, planning.MAX_REPETITIONS, problems)
-    seed = _whole("--seed", options.seed, 0, MAX_SEED, problems)
+    seed = _whole("--seed", options.seed, 0, planning.MAX_SEED, problems)
     name = options.scenario or file.scenario
     if name is None:
         problems.append(f"SCENARIO is missing: bundled are {', '.join(scenario.bundled())}, or give a .js file")
+    if options.output is not None and not options.output.strip():
+        problems.append(f"-o {options.output!r} names no folder")
     stack = options.stack or file.stack or "auto"
     if stack not in STACKS:
         problems.append(f"--stack {stack!r} is not known: known are {', '.join(STACKS)}")
@@ -106,9 +107,8 @@ def run(options: RunOptions) -> int:
     with interrupts.raised():
         provided = binaries_module.provide(emit)
         plan = _plan(request, script, provided.k6)
-        directory = store.reserve(
-            options.output or paths.default_reports_dir(), store.run_id(plan.scenario.name, datetime.now(UTC))
-        )
+        parent = Path(options.output) if options.output else paths.default_reports_dir()
+        directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
         _announce(plan, directory)
         stack = LocalStack(directory.path.name, provided, emit, keep=options.keep)
         failure: TicketbenchError | None = None
@@ -123,7 +123,7 @@ def _announce(plan: Plan, directory: store.RunDirectory) -> None:
     """Say what will be done and how long it will take, before anything is started."""
     trials = len(plan.trials)
     print(
-        f"{plan.scenario.name}: {plan.scenario.title}\n"
+        f"{output.plain(plan.scenario.name)}: {output.plain(plan.scenario.title)}\n"
         f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}, {trials} trial{'s' * (trials != 1)}, "
         f"about {output.duration_text(planning.expected_s(plan))}, on the {plan.stack} stack, into {directory.path}",
         file=sys.stderr,
@@ -136,6 +136,8 @@ def _conclude(directory: store.RunDirectory, options: RunOptions, failure: Ticke
         directory.discard()
         raise failure
     analysis, written = write(directory, DEFAULT_FORMATS)
+    code = worst(exit_code(analysis), failure.exit_code if failure is not None else EXIT_OK)
+    verdict.decided(code)
     if options.as_json:
         print_json(analysis)
     else:
@@ -146,4 +148,4 @@ def _conclude(directory: store.RunDirectory, options: RunOptions, failure: Ticke
     if options.keep:
         print("the stack is still up: `ticketbench status` tells where, `ticketbench down` ends it", file=sys.stderr)
     print(written[0], file=sys.stderr if options.as_json else sys.stdout)
-    return worst(exit_code(analysis), failure.exit_code if failure is not None else EXIT_OK)
+    return code

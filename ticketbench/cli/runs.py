@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ticketbench import store
 from ticketbench.analysis.analyse import exit_code
-from ticketbench.cli import output
+from ticketbench.cli import output, verdict
 from ticketbench.errors import EXIT_INTEGRITY, EXIT_INVALID, EXIT_OK, UsageError, worst
 from ticketbench.model import Analysis, Record
 from ticketbench.report import FORMATS
@@ -39,28 +39,33 @@ def report(runs: tuple[Path, ...], formats: tuple[str, ...]) -> int:
 def show(path: Path, *, as_json: bool) -> int:
     """Print what a run says; the exit code is the one that the run itself had."""
     _, analysis = judge(store.open_run(path))
+    code = verdict.decided(exit_code(analysis))
     if as_json:
         print_json(analysis)
     else:
         output.print_analysis(analysis)
-    return exit_code(analysis)
+    return code
 
 
 def audit(path: Path, *, as_json: bool) -> int:
     """Print the ledger audit of each trial and its reasons."""
-    _, analysis = judge(store.open_run(path))
+    run, analysis = judge(store.open_run(path))
+    missing = [trial.id for trial in run.plan.trials if trial.id not in {known.trial for known in analysis.trials}]
+    codes = {"pass": EXIT_OK, "unknown": EXIT_INVALID, "violated": EXIT_INTEGRITY}
+    code = worst(*(codes[trial.integrity.status] for trial in analysis.trials), *(EXIT_INVALID for _ in missing))
+    verdict.decided(code)
     if as_json:
         trials = [
             {"trial": t.trial, "variant": t.variant, "integrity": t.integrity.model_dump(mode="json")}
             for t in analysis.trials
         ]
-        print(json.dumps({"run_id": analysis.run_id, "trials": trials}, indent=1, ensure_ascii=False))
+        told = {"run_id": analysis.run_id, "trials": trials, "missing": missing}
+        print(json.dumps(told, indent=1, ensure_ascii=False))
     else:
         _print_audit(analysis)
-    codes = {"pass": EXIT_OK, "unknown": EXIT_INVALID, "violated": EXIT_INTEGRITY}
-    if not analysis.trials:
-        return EXIT_INVALID  # nothing to audit is not a pass
-    return worst(*(codes[trial.integrity.status] for trial in analysis.trials))
+        for trial_id in missing:
+            print(f"{trial_id}: planned and not stored, so nothing is known of it")
+    return code
 
 
 def _print_audit(analysis: Analysis) -> None:
@@ -111,14 +116,23 @@ def compare(options: CompareOptions) -> int:
         options.candidate_variant,
         force=options.force,
     )
+    verdict.decided(comparison.exit_code)
     markdown = comparison_markdown(comparison)
+    _append_to_job_summary(markdown)
     if options.form == "json":
         print_json(comparison)
     elif options.form == "md":
         sys.stdout.write(markdown.decode())
     else:
         output.print_comparison(comparison)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("ab") as file:
-            file.write(markdown)
     return comparison.exit_code
+
+
+def _append_to_job_summary(markdown: bytes) -> None:
+    """Append to the page that GitHub shows of a job, where there is one; a verdict does not depend on it."""
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(summary).open("ab") as file:
+                file.write(markdown)
+        except OSError as error:
+            print(f"ticketbench: GITHUB_STEP_SUMMARY cannot be written: {error.strerror}", file=sys.stderr)

@@ -28,7 +28,7 @@ def list_scenarios(*, as_json: bool) -> None:
     for column in ("scenario", "shape", "takes", "asks"):
         table.add_column(column)
     for item, schedule in found:
-        table.add_row(item.name, item.shape, output.duration_text(schedule.total_s), Text(item.asks))
+        table.add_row(item.name, item.shape, output.duration_text(schedule.total_s), Text(output.plain(item.asks)))
     output.console().print(table)
 
 
@@ -62,7 +62,7 @@ def show_scenario(text: str, *, as_json: bool) -> None:
         lines.append(f"  {factor.name:19}{factor.help}: {factor.levels_text()} [{shown_default}]")
     out = output.console()
     for line in lines:
-        out.print(Text(line), soft_wrap=True)
+        out.print(Text(output.plain(line)))
 
 
 def check_scenario(text: str, *, as_json: bool) -> int:
@@ -77,7 +77,7 @@ def check_scenario(text: str, *, as_json: bool) -> int:
     else:
         out = output.console()
         for warning in warnings:
-            out.print(Text(f"{text}: {warning}"), soft_wrap=True)
+            out.print(Text(output.plain(f"{text}: {warning}")))
         if not warnings:
             out.print(Text(f"{text}: fit for use"))
     return EXIT_INVALID if warnings else EXIT_OK
