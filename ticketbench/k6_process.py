@@ -81,7 +81,7 @@ class Child:
                 )
         except OSError as error:
             raise EnvironmentFailure(
-                f"k6 cannot be started: {error.strerror}", "`ticketbench doctor` says where k6 is looked for"
+                f"k6 cannot be started: {error.strerror}", "set TICKETBENCH_K6 to a k6 that works here"
             ) from error
 
     def ended(self, wait_s: float) -> bool:

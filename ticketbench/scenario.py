@@ -188,7 +188,7 @@ def _k6(
         ) from error
     except OSError as error:
         raise EnvironmentFailure(
-            f"k6 cannot be started: {error.strerror}", "`ticketbench doctor` says where k6 is looked for"
+            f"k6 cannot be started: {error.strerror}", "set TICKETBENCH_K6 to a k6 that works here"
         ) from error
     if done.returncode != 0:
         log = k6.read_log(done.stderr.decode(errors="replace").splitlines())
