@@ -28,8 +28,9 @@ keep, then = sys.argv[1] == "keep", sys.argv[2]
 stack = LocalStack("owner", provide(), keep=keep)
 stack.start()
 endpoints = stack.apply(factors.defaults())
-print(stack.stack_id, endpoints.base_url, flush=True)
 try:
+    # Within: a signal may come as soon as the line is read.
+    print(stack.stack_id, endpoints.base_url, flush=True)
     if then == "wait":
         time.sleep(300)
 finally:
