@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from ticketbench.conclusions import Analysis
 from ticketbench.errors import EnvironmentFailure, UsageError
-from ticketbench.model import SCHEMA_VERSION, Ack, Analysis, LedgerRow, Record, RunRecord, TrialRecord
+from ticketbench.model import SCHEMA_VERSION, Ack, LedgerRow, Record, RunRecord, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd

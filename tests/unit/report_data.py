@@ -4,32 +4,34 @@ import math
 import random
 
 from ticketbench.analysis.timeline import Timeline
-from ticketbench.model import (
+from ticketbench.conclusions import (
     Analysis,
-    BinaryVersion,
-    Environment,
     Errors,
     Finding,
     Integrity,
     Latency,
-    Level,
-    OfferedSlope,
     Outcome,
-    Plan,
     Route,
-    RunRecord,
     Saturation,
-    Scenario,
-    Schedule,
     Signals,
-    Slo,
     SloResult,
     Traffic,
-    Trial,
     TrialAnalysis,
     Validity,
-    Variant,
     VariantAnalysis,
+)
+from ticketbench.model import (
+    BinaryVersion,
+    Environment,
+    Level,
+    OfferedSlope,
+    Plan,
+    RunRecord,
+    Scenario,
+    Schedule,
+    Slo,
+    Trial,
+    Variant,
 )
 from ticketbench.report.input import ReportInput
 

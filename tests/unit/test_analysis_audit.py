@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ticketbench.analysis.audit import audit, total
-from ticketbench.model import Ack, Integrity, LedgerRow
+from ticketbench.conclusions import Integrity
+from ticketbench.model import Ack, LedgerRow
 
 
 def ticket(number: int, match: int = 1, key: str = "") -> LedgerRow:

@@ -7,8 +7,9 @@ import pytest
 from tests.unit.synthetic import Trace, run_record, scenario, schedule, spike
 from ticketbench.analysis.analyse import analyse, exit_code
 from ticketbench.analysis.compare import compare
+from ticketbench.conclusions import Analysis, Comparison
 from ticketbench.errors import UsageError
-from ticketbench.model import Analysis, Comparison, LedgerRow, RunRecord, Threshold, Trial
+from ticketbench.model import LedgerRow, RunRecord, Threshold, Trial
 from ticketbench.store import TrialData
 
 SLO = "http_req_duration{name:purchase}"

@@ -8,7 +8,8 @@ import pytest
 from tests.unit.synthetic import Trace, run_record, scenario, schedule, spike, without
 from ticketbench.analysis.signals import measure
 from ticketbench.analysis.validity import judge
-from ticketbench.model import RunRecord, Threshold, Validity
+from ticketbench.conclusions import Validity
+from ticketbench.model import RunRecord, Threshold
 from ticketbench.store import TrialData
 
 STEADY = scenario(name="purchase", shape="steady")

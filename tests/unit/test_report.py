@@ -14,21 +14,20 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.unit import report_data
-from ticketbench.model import (
+from ticketbench.conclusions import (
     Analysis,
     Finding,
     Integrity,
     Latency,
-    RunRecord,
     Saturation,
     Signals,
-    Slo,
     SloResult,
     Traffic,
     Validity,
     VariantAnalysis,
 )
-from ticketbench.model import Errors as ErrorCounts
+from ticketbench.conclusions import Errors as ErrorCounts
+from ticketbench.model import RunRecord, Slo
 from ticketbench.report import FORMATS, ReportInput, html, json_, junit, markdown, render
 from ticketbench.report.figures import phase_marks, slo_limits
 

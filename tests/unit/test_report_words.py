@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ticketbench.model import Comparison, Finding, Verdict
+from ticketbench.conclusions import Comparison, Finding, Verdict
 from ticketbench.report import comparison_json, comparison_markdown, comparison_table, wording
 from ticketbench.report.table import Cell, Column, Row, Table
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.synthetic import Trace, run_record, scenario, schedule
-from ticketbench.model import Analysis, Slo
+from ticketbench.conclusions import Analysis
+from ticketbench.model import Slo
 from ticketbench.report import FORMATS
 from ticketbench.report.write import write
 from ticketbench.store import RunDirectory, reserve, save_run

@@ -9,7 +9,7 @@ from ticketbench.analysis.audit import audit, total
 from ticketbench.analysis.findings import compare_variants, usable
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge
 from ticketbench.analysis.sentences import outcome_sentence, why_incomplete
-from ticketbench.model import (
+from ticketbench.conclusions import (
     Analysis,
     Errors,
     Finding,
@@ -17,18 +17,16 @@ from ticketbench.model import (
     Latency,
     Outcome,
     OutcomeStatus,
-    Plan,
     Route,
-    RunRecord,
     Saturation,
     Signals,
     SloResult,
     Traffic,
     TrialAnalysis,
     Validity,
-    Variant,
     VariantAnalysis,
 )
+from ticketbench.model import Plan, RunRecord, Variant
 
 if TYPE_CHECKING:
     from ticketbench.analysis.signals import Measurement

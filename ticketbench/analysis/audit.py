@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ticketbench.model import Ack, Integrity, IntegrityStatus, LedgerRow
+from ticketbench.conclusions import Integrity, IntegrityStatus
+from ticketbench.model import Ack, LedgerRow
 
 NAMED_MATCHES: Final = 3  # more of one kind are summed up
 

@@ -15,9 +15,10 @@ from ticketbench.analysis.findings import INTEGRITY, compare_variants, finding, 
 from ticketbench.analysis.sentences import integrity_text
 from ticketbench.analysis.verdict import Judged
 from ticketbench.analysis.wording import number
+from ticketbench.conclusions import Analysis, Comparison, Finding, Integrity, VariantAnalysis, Verdict
 from ticketbench.errors import UsageError
 from ticketbench.factors import CATALOGUE
-from ticketbench.model import Analysis, Comparison, Environment, Finding, Integrity, RunRecord, VariantAnalysis, Verdict
+from ticketbench.model import Environment, RunRecord
 
 Side = tuple[RunRecord, Analysis]
 

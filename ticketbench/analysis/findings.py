@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ticketbench.analysis.verdict import Judged, Sample, compare_ratio, compare_risk
-from ticketbench.model import Finding, TrialAnalysis, VariantAnalysis
+from ticketbench.conclusions import Finding, TrialAnalysis, VariantAnalysis
 
 Judgeable = TrialAnalysis | VariantAnalysis
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from ticketbench.model import Latency
+from ticketbench.conclusions import Latency
 
 if TYPE_CHECKING:
     from ticketbench.store import HistogramRow

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ticketbench.analysis.wording import duration, listed, number, percent
-from ticketbench.model import Integrity, OutcomeStatus, Plan, SloResult, TrialAnalysis, VariantAnalysis
+from ticketbench.conclusions import Integrity, OutcomeStatus, SloResult, TrialAnalysis, VariantAnalysis
+from ticketbench.model import Plan
 
 # Up to this many variants are all named; of more, the reference, the best and the worst.
 NAMED_VARIANTS = 3

@@ -20,16 +20,8 @@ import numpy as np
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge_rows
 from ticketbench.analysis.resources import Machine, label, saturation
 from ticketbench.analysis.series import Array, Labels, Series, Where, known
-from ticketbench.model import (
-    Errors,
-    RunRecord,
-    Saturation,
-    Scenario,
-    Schedule,
-    Signals,
-    Traffic,
-    Window,
-)
+from ticketbench.conclusions import Errors, Saturation, Signals, Traffic
+from ticketbench.model import RunRecord, Scenario, Schedule, Window
 
 if TYPE_CHECKING:
     from ticketbench.store import HistogramRow, TrialData

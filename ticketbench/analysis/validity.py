@@ -17,7 +17,8 @@ from ticketbench.analysis import crosscheck
 from ticketbench.analysis.resources import host_busy_cores, label
 from ticketbench.analysis.series import Series, known
 from ticketbench.analysis.wording import listed, number, percent
-from ticketbench.model import Environment, RunRecord, Validity, ValidityStatus
+from ticketbench.conclusions import Validity, ValidityStatus
+from ticketbench.model import Environment, RunRecord
 
 if TYPE_CHECKING:
     from ticketbench.analysis.signals import Measurement

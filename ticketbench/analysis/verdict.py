@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ticketbench.analysis.wording import number, percent, signed_percent
-from ticketbench.model import Verdict
+from ticketbench.conclusions import Verdict
 
 CONFIDENCE: Final = 0.95
 # Where one trial alone has to tell: twice the margin (see above).

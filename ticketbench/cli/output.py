@@ -11,7 +11,7 @@ from ticketbench.events import Event, Notice, Phase, Provide, TrialStored
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ticketbench.model import Analysis, Comparison, Finding, Integrity, VariantAnalysis
+    from ticketbench.conclusions import Analysis, Comparison, Finding, Integrity, VariantAnalysis
 
 
 def plain(text: str) -> str:

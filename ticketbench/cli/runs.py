@@ -9,8 +9,9 @@ from pathlib import Path
 from ticketbench import store
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output, verdict
+from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_INTEGRITY, EXIT_INVALID, EXIT_OK, UsageError, worst
-from ticketbench.model import Analysis, Record
+from ticketbench.model import Record
 from ticketbench.report import FORMATS
 from ticketbench.report.write import judge, write
 

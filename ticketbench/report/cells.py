@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ticketbench.model import Integrity, Saturation, TrialAnalysis, Validity, VariantAnalysis
+from ticketbench.conclusions import Integrity, Saturation, TrialAnalysis, Validity, VariantAnalysis
 from ticketbench.report import wording
 from ticketbench.report.table import Cell, Tone, figure
 

@@ -2,7 +2,7 @@
 
 import json
 
-from ticketbench.model import Comparison, Finding
+from ticketbench.conclusions import Comparison, Finding
 from ticketbench.report import wording
 from ticketbench.report.markup import block, paragraph
 from ticketbench.report.table import Cell, Column, Row, Table, Tone, figure

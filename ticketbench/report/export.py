@@ -3,7 +3,7 @@
 import json
 import xml.etree.ElementTree as ET
 
-from ticketbench.model import TrialAnalysis, VariantAnalysis
+from ticketbench.conclusions import TrialAnalysis, VariantAnalysis
 from ticketbench.report import wording
 from ticketbench.report.input import ReportInput
 from ticketbench.report.tables import slo_value

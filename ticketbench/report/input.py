@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ticketbench.analysis.timeline import Timeline
-from ticketbench.model import Analysis, RunRecord
+from ticketbench.conclusions import Analysis
+from ticketbench.model import RunRecord
 
 
 @dataclass(frozen=True)

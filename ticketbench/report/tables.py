@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from ticketbench.model import Latency, Schedule, SloResult, TrialAnalysis
+from ticketbench.conclusions import Latency, SloResult, TrialAnalysis
+from ticketbench.model import Schedule
 from ticketbench.report import wording
 from ticketbench.report.cells import (
     INTEGRITY,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
 
-from ticketbench.model import Integrity, VariantAnalysis
+from ticketbench.conclusions import Integrity, VariantAnalysis
 from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, files, method
 from ticketbench.report.input import ReportInput

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ticketbench.analysis.analyse import analyse
 from ticketbench.analysis.timeline import Timeline, timeline
-from ticketbench.model import Analysis, RunRecord
+from ticketbench.conclusions import Analysis
+from ticketbench.model import RunRecord
 from ticketbench.report import FORMATS, ReportInput
 from ticketbench.store import RunDirectory
 

@@ -1,0 +1,203 @@
+"""The records of what is concluded: analysis.json, and what a comparison says. Frozen, units as in ``model``."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ticketbench.model import SCHEMA_VERSION, Level, Record, Shape, TrialStatus
+
+OutcomeStatus = Literal["pass", "slo_missed", "invalid", "integrity_violated"]
+ValidityStatus = Literal["valid", "lower_bound", "invalid"]
+IntegrityStatus = Literal["pass", "violated", "unknown"]
+Verdict = Literal["regressed", "improved", "unchanged", "inconclusive"]
+
+
+class Outcome(Record):
+    """What became of the whole run, in one word and one sentence with its numbers."""
+
+    status: OutcomeStatus
+    sentence: str
+
+
+class Validity(Record):
+    """Whether the measurement can be believed. Each reason is a sentence that names a figure.
+
+    ``lower_bound``: the figures bound the truth from one side only, and the reason says which.
+    """
+
+    status: ValidityStatus
+    reasons: tuple[str, ...] = ()
+
+
+class Latency(Record):
+    """Quantiles in seconds, from merged histograms; None where nothing was measured."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    mean: float | None = None
+    count: int = 0
+
+
+class Traffic(Record):
+    """Rates over the window. ``offered`` and ``achieved`` are iterations, ``goodput`` successes of the goal."""
+
+    offered_per_s: float | None
+    achieved_per_s: float | None
+    goodput_per_s: float | None
+    requests_per_s: float | None = None
+    dropped: int = 0
+    good: int = 0
+
+
+class Errors(Record):
+    """Failed requests and other answers that sold nothing.
+
+    ``ratio``: failed requests among all (a 409 after the sell-out is no failure). ``by_kind``: counts by status or
+    transport error. ``answered``: right answers that sold nothing, by status.
+    """
+
+    ratio: float | None
+    by_kind: dict[str, int]
+    answered: dict[str, int] = Field(default_factory=dict)
+
+
+class Saturation(Record):
+    """One resource: busy fraction (0 to 1) and mean queued work (its unit in ``unit``); None where it has no series."""
+
+    utilisation: float | None
+    queue: float | None
+    unit: str = ""
+
+
+class Signals(Record):
+    """The four golden signals of a variant or a trial."""
+
+    latency_s: Latency
+    traffic: Traffic
+    errors: Errors
+    saturation: dict[str, Saturation]
+
+
+class Route(Record):
+    """The signals of one route: successful answers and failed ones have latencies of their own."""
+
+    name: str
+    requests: int
+    failed: int
+    by_status: dict[str, int]
+    latency_s: Latency
+    failed_latency_s: Latency
+
+
+class Integrity(Record):
+    """The ledger audit. Counts are tickets, ``None`` where they could not be known.
+
+    ``lost``: acknowledged to the buyer and not in the database. ``duplicated``: keys with more than one ticket, counted
+    in surplus tickets. ``stranded``: taken in Redis, and no ticket. ``reasons`` says why the status is unknown or what
+    is violated.
+    """
+
+    status: IntegrityStatus
+    capacity: int | None = None
+    sold: int | None = None
+    oversold: int | None = None
+    acknowledged: int | None = None
+    lost: int | None = None
+    duplicated: int | None = None
+    stranded: int | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class SloResult(Record):
+    """An SLO over the trials of a variant: missed if any trial missed it."""
+
+    metric: str
+    expression: str
+    ok: bool
+    values: tuple[float | None, ...]
+
+
+class TrialAnalysis(Record):
+    """One trial, judged. ``sold_out_after_s``: seconds from the window's start to the first 409, None if none."""
+
+    trial: str
+    variant: str
+    repetition: int
+    position: int
+    status: TrialStatus
+    validity: Validity
+    signals: Signals
+    routes: tuple[Route, ...]
+    integrity: Integrity
+    slos: tuple[SloResult, ...]
+    per_request: dict[str, float]
+    sold_out_after_s: float | None = None
+    window_s: float | None = None
+
+
+class VariantAnalysis(Record):
+    """A variant over its trials: rates and ratios are means, quantiles come from the trials' merged histograms.
+
+    ``per_request``: costs per request in seconds (``cpu_app_s``, ``cpu_postgres_s``, ``db_s``).
+    """
+
+    variant: str
+    levels: dict[str, Level]
+    trials: int
+    validity: Validity
+    signals: Signals
+    routes: tuple[Route, ...]
+    integrity: Integrity
+    slos: tuple[SloResult, ...]
+    per_request: dict[str, float]
+    sold_out_after_s: float | None = None
+    diagnosis: dict[str, Any] | None = None
+
+
+class Finding(Record):
+    """One signal compared.
+
+    ``ratio`` is candidate / baseline (for ``errors.ratio`` and counts the difference is in ``difference``). ``gates``:
+    whether the verdict may decide an exit code, or only informs.
+    """
+
+    signal: str
+    baseline_variant: str
+    candidate_variant: str
+    baseline: float | None
+    candidate: float | None
+    ratio: float | None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: Verdict
+    gates: bool
+    reason: str
+
+
+class Comparison(Record):
+    """``ticketbench compare``: the findings, and what they come to."""
+
+    schema_version: int = SCHEMA_VERSION
+    baseline_run: str
+    candidate_run: str
+    verdict: Verdict
+    sentence: str
+    exit_code: int
+    findings: tuple[Finding, ...]
+    environment_differences: tuple[str, ...] = ()
+
+
+class Analysis(Record):
+    """``analysis.json``: everything that a report shows, recomputed from the run directory at any time."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    scenario: str
+    shape: Shape
+    reference: str
+    outcome: Outcome
+    variants: tuple[VariantAnalysis, ...]
+    comparison: tuple[Finding, ...]
+    trials: tuple[TrialAnalysis, ...]
+    trials_planned: int
