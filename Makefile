@@ -63,4 +63,4 @@ lock: ## resolve pyproject.toml into requirements/; ARGS="--upgrade" renews the 
 .PHONY: clean
 clean: ## remove .venv, caches and builds; reports stay
 	@rm -rf .venv build dist .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	@find ticketbench target_app tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	@find ticketbench target_app tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} +
