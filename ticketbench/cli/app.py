@@ -221,6 +221,23 @@ def status_command(as_json: JsonOption = False) -> None:
     raise typer.Exit(status(as_json=as_json))
 
 
+@app.command("doctor")
+def doctor_command(
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", envvar="TICKETBENCH_OUTPUT", metavar="DIR", help="Where runs will go [reports]."
+        ),
+    ] = None,
+    provide: Annotated[bool, typer.Option("--provide", help="Fetch the server programs that are missing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a run can be made here: programs, ports, limits, disk, memory, cores, other load, leftovers."""
+    from ticketbench.cli.doctor import doctor
+
+    raise typer.Exit(doctor(output=output, provide=provide, as_json=as_json))
+
+
 def _complain(message: str, hint: str = "") -> None:
     printable = "".join(c if c.isprintable() else " " for c in message)
     print(f"ticketbench: {printable}", file=sys.stderr)

@@ -1,0 +1,502 @@
+"""Looks at the machine for ``ticketbench doctor``: it changes nothing, starts nothing that stays, and judges nothing.
+
+Takes one to two seconds, half of one to watch what others do with the CPU.
+"""
+
+import http.client
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from ticketbench import __version__, factors, scenario, store
+from ticketbench.binaries import PARTS, Sighting, look
+from ticketbench.errors import EnvironmentFailure, TicketbenchError
+from ticketbench.k6_process import OTHER_FILES
+from ticketbench.paths import cache_dir, state_dir
+from ticketbench.stack import state
+from ticketbench.stack.launch import can_unshare
+from ticketbench.stack.process import LABEL
+
+# Long enough to see a busy neighbour, short enough to wait for.
+WATCHED_S: Final = 0.5
+DOCKER_PATIENCE_S: Final = 1.0
+# Servers, the sale, k6's API and each worker's metrics.
+PORTS_OF_A_RUN: Final = 6 + int(factors.CATALOGUE["workers"].high)
+RUN_FOLDER: Final = re.compile(r"\d{8}T\d{6}Z-")  # store.run_id
+# Not needed by a run: for people, and for measuring what PostgreSQL alone can do.
+CLIENTS: Final = ("psql", "pgbench")
+# From this share of a core on a process is named as one that shares the machine.
+NAMED_CORES: Final = 0.05
+MOST_NAMED: Final = 3
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that a run writes to: ``problem`` is why it cannot, empty where it can.
+
+    ``variable`` moves it. ``free_inodes`` is None where the file system does not count them.
+    """
+
+    purpose: str
+    path: Path
+    variable: str
+    problem: str
+    free_bytes: int
+    free_inodes: int | None
+    in_memory: bool
+
+
+@dataclass(frozen=True)
+class Sharer:
+    """A program of somebody else's and the cores that it took."""
+
+    name: str
+    cores: float
+
+
+@dataclass(frozen=True)
+class StackSeen:
+    """A stack that is written down; ``use`` is ``in use``, ``kept`` or ``left behind``."""
+
+    stack_id: str
+    use: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something of ticketbench that lies about, and how to be rid of it."""
+
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What was seen. Limits are -1 where there is none; what the machine does not tell is empty or None."""
+
+    parts: tuple[Sighting, ...]
+    postgres_tools: tuple[str, ...]
+    python: str
+    ticketbench: str
+    packages: int
+    package_problems: tuple[str, ...]
+    docker: str
+    ports_problem: str
+    ports_tried: int
+    ports_left: int
+    ports_range: int
+    descriptors: tuple[int, int]
+    needed_descriptors: Mapping[str, int]
+    folders: tuple[Folder, ...]
+    memory_available_bytes: int
+    memory_bytes: int
+    cores: int
+    cores_usable: int
+    cpu_quota_cores: float | None
+    governors: tuple[str, ...]
+    others_cores: float
+    sharers: tuple[Sharer, ...]
+    steal_share: float
+    clock_source: str
+    is_root: bool
+    root_way: str
+    has_setpriv: bool
+    isolation: str
+    stacks: tuple[StackSeen, ...]
+    leftovers: tuple[Leftover, ...]
+
+
+def survey(output: Path) -> Surroundings:
+    """Look at everything; ``output`` is the folder that runs would be written to. Raises EnvironmentFailure.
+
+    It raises only where no home folder is known and nothing names another one.
+    """
+    parts = tuple(look(part) for part in PARTS)
+    packages, package_problems = _packages()
+    ports_problem, tried = _try_ports()
+    ports_range, ports_left = _ports_left()
+    others_cores, sharers, steal_share = _others()
+    total, available = _memory()
+    stacks, leftovers = _stacks(output)
+    return Surroundings(
+        parts=parts,
+        postgres_tools=tuple(tool for part in parts if part.part == "postgres" for tool in part.beside(*CLIENTS)),
+        python=platform.python_version(),
+        ticketbench=__version__,
+        packages=packages,
+        package_problems=package_problems,
+        docker=_docker(),
+        ports_problem=ports_problem,
+        ports_tried=tried,
+        ports_left=ports_left,
+        ports_range=ports_range,
+        descriptors=resource.getrlimit(resource.RLIMIT_NOFILE),
+        needed_descriptors=_needed_descriptors(parts),
+        folders=(
+            _folder("cache", cache_dir(), "TICKETBENCH_CACHE"),
+            _folder("state", state_dir(), "TICKETBENCH_STATE"),
+            _folder("output", output, ""),
+        ),
+        memory_available_bytes=available,
+        memory_bytes=total,
+        cores=os.cpu_count() or 1,
+        cores_usable=len(os.sched_getaffinity(0)),
+        cpu_quota_cores=_cpu_quota(),
+        governors=_governors(),
+        others_cores=others_cores,
+        sharers=sharers,
+        steal_share=steal_share,
+        clock_source=_read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        is_root=os.geteuid() == 0,
+        root_way=_root_way(),
+        has_setpriv=shutil.which("setpriv") is not None,
+        isolation=_isolation(),
+        stacks=stacks,
+        leftovers=leftovers,
+    )
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""  # absent in some containers, or not for us to read
+
+
+# --- Python -----------------------------------------------------------------------------------------------------------
+
+
+def _packages() -> tuple[int, tuple[str, ...]]:
+    """Return how many packages ticketbench asks for, and what is wrong with them."""
+    try:
+        asked = metadata.requires("ticketbench") or []
+    except metadata.PackageNotFoundError:
+        return 0, ("ticketbench itself is not installed, only imported from a folder",)
+    problems = []
+    count = 0
+    for text in asked:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            problems.append(f"ticketbench asks for {text!r}, which is no requirement")
+            continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        count += 1
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"the package {requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"the package {requirement.name} is {version}, and {requirement.specifier} is needed")
+    return count, tuple(problems)
+
+
+# --- Docker -----------------------------------------------------------------------------------------------------------
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=DOCKER_PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(DOCKER_PATIENCE_S)
+        self.sock.connect(self._path)
+
+
+def _docker() -> str:
+    """Return the version of the Docker engine that answers at the local socket; empty where none does."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        return ""  # a remote engine cannot be used
+    connection = _SocketConnection(host.removeprefix("unix://"))
+    try:
+        connection.request("GET", "/version")
+        return str(json.loads(connection.getresponse().read())["Version"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return ""
+    finally:
+        connection.close()
+
+
+# --- ports, descriptors -----------------------------------------------------------------------------------------------
+
+
+def _try_ports() -> tuple[str, int]:
+    """Bind as many ports at once as a run may need; return why that failed (empty) and how many were had."""
+    with ExitStack() as held:
+        for count in range(PORTS_OF_A_RUN):
+            try:
+                listening = held.enter_context(socket.socket())
+                listening.bind(("127.0.0.1", 0))
+            except OSError as error:
+                return f"after {count} of {PORTS_OF_A_RUN} ports: {error.strerror}", count
+    return "", PORTS_OF_A_RUN
+
+
+def _ports_left() -> tuple[int, int]:
+    """Return how many ports the system gives out, and about how many are left."""
+    bounds = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
+    width = int(bounds[1]) - int(bounds[0]) + 1 if len(bounds) == 2 else 28_232  # Linux's default: 32768 to 60999
+    words = next((line.split() for line in _read("/proc/net/sockstat").splitlines() if line.startswith("TCP:")), [])
+    figures = dict(zip(words[1::2], words[2::2], strict=False))
+    taken = int(figures.get("inuse", 0)) + int(figures.get("tw", 0))
+    return width, max(0, width - taken)
+
+
+def _needed_descriptors(parts: tuple[Sighting, ...]) -> dict[str, int]:
+    """Return the open files that each bundled scenario needs; empty without a k6 to read them with."""
+    found = next((sighting.found for sighting in parts if sighting.part == "k6"), None)
+    if found is None:
+        return {}
+    needed = {}
+    for name in scenario.bundled():
+        try:
+            _, schedule = scenario.inspect((str(found.program),), scenario.find(name), scenario.load_env({}))
+        except TicketbenchError:
+            continue  # `scenarios check` tells what is wrong with a script
+        needed[name] = schedule.max_vus + OTHER_FILES
+    return needed
+
+
+# --- folders, memory --------------------------------------------------------------------------------------------------
+
+
+def _folder(purpose: str, path: Path, variable: str) -> Folder:
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    problem = ""
+    free_bytes, free_inodes = 0, None
+    if not there.is_dir():
+        problem = f"{there} is not a folder"
+    else:
+        try:
+            with tempfile.TemporaryFile(dir=there) as probe:
+                probe.write(b"x")
+        except OSError as error:
+            problem = error.strerror or str(error)
+        system = os.statvfs(there)
+        free_bytes = system.f_bavail * system.f_frsize
+        free_inodes = system.f_favail if system.f_files else None
+    return Folder(purpose, path, variable, problem, free_bytes, free_inodes, in_memory=_file_system(there) == "tmpfs")
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system that ``path`` lies on, from the mount table."""
+    best, kind = "", ""
+    resolved = f"{path.resolve()}/"
+    for line in _read("/proc/self/mounts").splitlines():
+        fields = line.split()
+        if len(fields) > 2 and resolved.startswith(fields[1].rstrip("/") + "/") and len(fields[1]) >= len(best):
+            best, kind = fields[1], fields[2]
+    return kind
+
+
+def _memory() -> tuple[int, int]:
+    """Return the memory of the machine or of our cgroup, whichever is less: in all, and available."""
+    figures = {}
+    for line in _read("/proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        figures[name] = int(value.split()[0]) * 1024
+    total = figures.get("MemTotal", 0)
+    available = figures.get("MemAvailable", figures.get("MemFree", 0))
+    for limit, used in _cgroup_memory():
+        total, available = min(total, limit), min(available, max(0, limit - used))
+    return total, available
+
+
+def _cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
+    """Yield (version, folder) of our cgroup for ``controller`` and of each one above it, as far as they can be seen."""
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            version, root = 2, Path("/sys/fs/cgroup")
+        elif controller in controllers.split(","):
+            version, root = 1, Path("/sys/fs/cgroup") / controllers
+        else:
+            continue
+        folder = root / name.lstrip("/")
+        for place in (folder, *folder.parents):
+            if place.is_relative_to(root):
+                yield version, place
+
+
+def _cgroup_memory() -> Iterator[tuple[int, int]]:
+    for version, folder in _cgroup_folders("memory"):
+        names = ("memory.max", "memory.current", "inactive_file") if version == 2 else (
+            "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+        )  # fmt: skip
+        limit, used = _read(folder / names[0]), _read(folder / names[1])
+        if not limit.isdigit() or not used.isdigit():
+            continue  # "max", or not there
+        stat = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines() if " " in line)
+        # files that nobody uses are given back before anything fails
+        yield int(limit), max(0, int(used) - int(stat.get(names[2], 0)))
+
+
+# --- CPU --------------------------------------------------------------------------------------------------------------
+
+
+def _cpu_quota() -> float | None:
+    """Return the cores' worth of CPU time that our cgroups allow; None without a limit."""
+    quotas = []
+    for version, folder in _cgroup_folders("cpu"):
+        if version == 2:
+            words = _read(folder / "cpu.max").split()
+        else:
+            words = [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def _governors() -> tuple[str, ...]:
+    folder = Path("/sys/devices/system/cpu")
+    return tuple(sorted({_read(path) for path in folder.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}))
+
+
+def _others() -> tuple[float, tuple[Sharer, ...], float]:
+    """Watch for a moment: the cores that others took, who took most, and the share of time that was stolen."""
+    before_host, before = _host_ticks(), _process_ticks()
+    began_s = time.monotonic()
+    time.sleep(WATCHED_S)
+    after_host, after = _host_ticks(), _process_ticks()
+    elapsed_s = time.monotonic() - began_s
+    per_core = os.sysconf("SC_CLK_TCK") * elapsed_s
+    busy = sum(after_host[name] - before_host[name] for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    whole = sum(after_host.values()) - sum(before_host.values())
+    taken: dict[str, float] = {}
+    ours = 0.0
+    for key, (name, ticks) in after.items():
+        cores = (ticks - before.get(key, (name, 0))[1]) / per_core
+        if key[0] == os.getpid():
+            ours = cores
+        else:
+            taken[name] = taken.get(name, 0.0) + cores
+    most = sorted(taken.items(), key=lambda item: -item[1])[:MOST_NAMED]
+    sharers = tuple(Sharer(name, cores) for name, cores in most if cores >= NAMED_CORES)
+    steal = (after_host["steal"] - before_host["steal"]) / whole if whole > 0 else 0.0
+    return max(0.0, busy / per_core - ours), sharers, steal
+
+
+def _host_ticks() -> dict[str, int]:
+    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+    values = _read("/proc/stat").partition("\n")[0].split()[1:9]
+    return dict(zip(names, (*map(int, values), *[0] * (8 - len(values))), strict=True))
+
+
+def _process_ticks() -> dict[tuple[int, str], tuple[str, int]]:
+    """Return name and CPU ticks of each process, by pid and start time."""
+    found = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only: a Path for each process costs more than the rest
+        if not entry.isdigit():
+            continue
+        head, _, tail = _read(f"/proc/{entry}/stat").rpartition(")")
+        fields = tail.split()
+        if len(fields) > 19:
+            found[int(entry), fields[19]] = (head.partition("(")[2], int(fields[11]) + int(fields[12]))
+    return found
+
+
+# --- rights, isolation ------------------------------------------------------------------------------------------------
+
+
+def _root_way() -> str:
+    """Return how root would run PostgreSQL: ``namespace``, ``switch`` or ``none``; empty for an ordinary user."""
+    if os.geteuid() != 0:
+        return ""
+    if can_unshare():
+        return "namespace"
+    return "switch" if shutil.which("setpriv") is not None else "none"
+
+
+def _isolation() -> str:
+    return "this version does not pin components to cores or limit them"
+
+
+# --- what is up, and what was left ------------------------------------------------------------------------------------
+
+
+def _stacks(output: Path) -> tuple[tuple[StackSeen, ...], tuple[Leftover, ...]]:
+    known = []
+    leftovers: list[Leftover] = []
+    try:
+        known = list(state.running())
+    except EnvironmentFailure as error:
+        leftovers.append(Leftover(error.message, "look at the folder, or set TICKETBENCH_STATE to another"))
+    stacks = tuple(
+        StackSeen(
+            item.stack_id,
+            "in use" if item.in_use else "kept" if item.keep else "left behind",
+            tuple(process.component for process in item.alive()),
+        )
+        for item in known
+    )
+    strangers = _labelled_elsewhere({item.stack_id for item in known})
+    leftovers += [
+        Leftover(
+            f"{stack_id}: {count} process{'es' * (count != 1)} of a stack that another state folder knows of",
+            "`ticketbench down` with the TICKETBENCH_STATE that it was started with",
+        )
+        for stack_id, count in strangers.items()
+    ]
+    scratch = list((cache_dir() / "binaries").glob(".fetch-*"))
+    if scratch:
+        leftovers.append(
+            Leftover(f"{len(scratch)} unfinished downloads in {scratch[0].parent}", "the next download removes them")
+        )
+    empty = [path.name for path in _empty_runs(output)]
+    if empty:
+        leftovers.append(
+            Leftover(f"{len(empty)} run folders without a trial in {output} ({', '.join(empty[:3])})", "remove them")
+        )
+    return stacks, tuple(leftovers)
+
+
+def _labelled_elsewhere(known: set[str]) -> dict[str, int]:
+    """Count the processes that carry the label of a stack which is not among ``known``."""
+    prefix = f"{LABEL}=".encode()
+    found: dict[str, int] = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            environment = Path(f"/proc/{entry}/environ").read_bytes()
+        except OSError:
+            continue  # ended, or another user's
+        for item in environment.split(b"\0"):
+            if item.startswith(prefix) and (stack_id := item[len(prefix) :].decode(errors="replace")) not in known:
+                found[stack_id] = found.get(stack_id, 0) + 1
+    return found
+
+
+def _empty_runs(output: Path) -> Iterator[Path]:
+    """Yield the run folders that a kill left before anything was written down of them."""
+    try:
+        folders = sorted(path for path in output.iterdir() if path.is_dir())
+    except OSError:
+        return
+    for folder in folders:
+        if RUN_FOLDER.match(folder.name) and not (folder / store.RUN_FILE).exists():
+            yield folder
