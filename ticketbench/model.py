@@ -195,7 +195,10 @@ TrialStatus = Literal["done", "failed", "interrupted"]
 
 
 class TrialRecord(Record):
-    """One trial as it was: ``trial.json``. ``window`` and ``load`` are None where the trial did not come so far."""
+    """One trial as it was: ``trial.json``. ``window`` and ``load`` are None where the trial did not come so far.
+
+    ``session`` counts the invocations that worked on the run, from 1; later ones are those of ``--resume``.
+    """
 
     schema_version: int = SCHEMA_VERSION
     trial: Trial
@@ -206,6 +209,7 @@ class TrialRecord(Record):
     ended_s: float
     window: Window | None
     load: LoadResult | None
+    session: int = 1
 
 
 class RunRecord(Record):

@@ -4,7 +4,7 @@ import itertools
 import random
 import shlex
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -290,9 +290,9 @@ def _ordered(names: Sequence[str], repetitions: int, seed: int) -> tuple[Trial, 
     return tuple(trials)
 
 
-def expected_s(plan: Plan) -> float:
-    """Return how long the plan will take, in seconds: the schedules, and what a trial needs beside them."""
-    return sum(plan.schedules[trial.variant].total_s + OVERHEAD_PER_TRIAL_S for trial in plan.trials)
+def expected_s(plan: Plan, trials: Iterable[Trial]) -> float:
+    """Return how long these trials of the plan will take, in seconds: their schedules, and what is needed beside."""
+    return sum(plan.schedules[trial.variant].total_s + OVERHEAD_PER_TRIAL_S for trial in trials)
 
 
 def command(plan: Plan) -> str:

@@ -5,7 +5,7 @@ Measuring ends here, with the run directory. What it means is said by ``analysis
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ class Run:
     stack: Stack
     directory: store.RunDirectory
     emit: Emit
+    session: int = 1
     sampler: SamplerProcess | None = None
     recorded: bool = False
 
@@ -44,19 +45,29 @@ def run(
     *,
     emit: Emit,
     keep: bool = False,
+    stored: Sequence[TrialRecord] = (),
 ) -> None:
-    """Measure a whole plan into ``directory``.
+    """Measure a whole plan into ``directory``; a resumed one without those of the ``stored`` trials that are done.
 
     Each trial is on disk before the next one begins. Raises Interrupted or EnvironmentFailure after everything that
     was started is stopped (unless ``keep``) and what was measured of the broken trial is stored and marked.
     """
     this = Run(plan, script, stack, directory, emit)
+    if directory.has_run():
+        this.recorded, this.session = True, 1 + max((record.session for record in stored), default=1)
     with _up(this, keep=keep):
-        for trial in plan.trials:
+        for trial in unfinished(plan, stored):
+            directory.supersede(trial.id)
             measured = _measure(this, trial)
             _store(this, measured)
             if measured.failure is not None:
                 raise measured.failure
+
+
+def unfinished(plan: Plan, stored: Sequence[TrialRecord]) -> tuple[Trial, ...]:
+    """Return the trials of ``plan`` that are still to be measured, in their order."""
+    measured = {record.trial.id for record in stored if record.status == "done"}
+    return tuple(trial for trial in plan.trials if trial.id not in measured)
 
 
 @contextlib.contextmanager
@@ -213,7 +224,7 @@ def _store(this: Run, measured: Measured) -> None:
     if not this.recorded:
         return  # the stack never came up: there is nothing to tell
     with interrupts.deferred():
-        record = _record(this.plan, measured)
+        record = _record(this, measured)
         folder = this.directory.logs_dir(measured.trial.id)
         if measured.endpoints is not None:
             keep_logs(measured.endpoints.logs, folder)
@@ -230,7 +241,8 @@ def _store(this: Run, measured: Measured) -> None:
         this.emit(TrialStored(position, of, record.trial.variant, record.status, _figures(record)))
 
 
-def _record(plan: Plan, measured: Measured) -> TrialRecord:
+def _record(this: Run, measured: Measured) -> TrialRecord:
+    plan = this.plan
     trial, outcome, collected = measured.trial, measured.outcome, measured.collected
     # A functional scenario may be over before the first scrape, and nothing is claimed from its series.
     performance = plan.scenario.shape != "functional"
@@ -244,6 +256,7 @@ def _record(plan: Plan, measured: Measured) -> TrialRecord:
         ended_s=time.time(),
         window=_window(plan, trial, outcome),
         load=outcome.result if outcome is not None else None,
+        session=this.session,
     )
 
 

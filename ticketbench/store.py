@@ -5,6 +5,7 @@ docs/files.md describes each file. Nothing here measures or judges.
 
 import contextlib
 import csv
+import fcntl
 import gzip
 import io
 import json
@@ -35,6 +36,7 @@ SERIES_FILE: Final = "series.csv.gz"
 HISTOGRAMS_FILE: Final = "histograms.csv.gz"
 ACKS_FILE: Final = "acks.csv.gz"
 LEDGER_FILE: Final = "ledger.csv.gz"
+SUPERSEDED: Final = "superseded"  # the folder of what unfinished trials left, once they are measured anew
 
 R = TypeVar("R", bound=Record)
 
@@ -157,6 +159,46 @@ class RunDirectory:
 
     # writing
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for oneself while it is written. Raises UsageError where another ticketbench holds it.
+
+        The lock is the kernel's, on the folder itself: it leaves no file, and ends with the process.
+        """
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise EnvironmentFailure(f"cannot open {self.path}: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"RUN {str(self.path)!r} is being measured by another ticketbench",
+                    hint="wait until it is done: `ticketbench status` lists what is up",
+                ) from error
+            yield
+        finally:
+            os.close(folder)
+
+    def supersede(self, trial_id: str) -> None:
+        """Move what an unfinished trial left to ``superseded/``, so that the trial can be measured anew.
+
+        Nothing measured is deleted. Raises EnvironmentFailure.
+        """
+        folder = self._trial_dir(trial_id)
+        if not folder.exists():
+            return
+        kept = self.path / SUPERSEDED
+        try:
+            kept.mkdir(exist_ok=True)
+            attempt = 1
+            while (kept / f"{trial_id}-{attempt}").exists():
+                attempt += 1
+            folder.rename(kept / f"{trial_id}-{attempt}")
+        except OSError as error:
+            raise EnvironmentFailure(f"cannot move {folder} aside: {error.strerror}") from error
+
     def save_trial(
         self,
         record: TrialRecord,
@@ -203,13 +245,21 @@ class RunDirectory:
         path = self.path / RUN_FILE
         return parse_record(RunRecord, _read(path), str(path))
 
+    def has_run(self) -> bool:
+        """Tell whether ``run.json`` is there: the plan is on disk, so the run can be resumed."""
+        return (self.path / RUN_FILE).is_file()
+
     def has_trials(self) -> bool:
         """Tell whether a trial is stored; True only together with ``run.json``."""
-        return (self.path / RUN_FILE).is_file() and any((self.path / "trials").glob(f"*/{TRIAL_FILE}"))
+        return self.has_run() and any((self.path / "trials").glob(f"*/{TRIAL_FILE}"))
+
+    def has_superseded(self) -> bool:
+        """Tell whether earlier attempts at trials were moved aside here."""
+        return any((self.path / SUPERSEDED).glob("*"))
 
     def discard(self) -> None:
-        """Remove the folder of a run that came to nothing. Raises ValueError if a trial is stored in it."""
-        if self.has_trials():
+        """Remove the folder of a run that came to nothing. Raises ValueError if anything measured is in it."""
+        if self.has_trials() or self.has_superseded():
             raise ValueError(f"{self.path} holds trials")
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -218,6 +268,11 @@ class RunDirectory:
         return tuple(
             trial.id for trial in self.record().plan.trials if (self._trial_dir(trial.id) / TRIAL_FILE).is_file()
         )
+
+    def trial_records(self) -> tuple[TrialRecord, ...]:
+        """Read the ``trial.json`` of each stored trial, in run order. Raises UsageError for a damaged one."""
+        paths = [self._trial_dir(trial_id) / TRIAL_FILE for trial_id in self.trial_ids()]
+        return tuple(parse_record(TrialRecord, _read(path), str(path)) for path in paths)
 
     def load_trial(self, trial_id: str) -> TrialData:
         """Read all that is stored of a trial. Raises UsageError for a damaged file."""

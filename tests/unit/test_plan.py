@@ -134,7 +134,8 @@ def test_a_plan_of_a_thousand_trials_is_refused() -> None:
 
 def test_the_expected_time_counts_every_trial() -> None:
     built = build(varied={"pool_size": (1, 2)}, repetitions=3)
-    assert plan.expected_s(built) == pytest.approx(6 * (35 + plan.OVERHEAD_PER_TRIAL_S))
+    assert plan.expected_s(built, built.trials) == pytest.approx(6 * (35 + plan.OVERHEAD_PER_TRIAL_S))
+    assert plan.expected_s(built, built.trials[4:]) == pytest.approx(2 * (35 + plan.OVERHEAD_PER_TRIAL_S))
 
 
 def test_the_command_repeats_the_plan() -> None:

@@ -103,7 +103,7 @@ def _differences(
     baseline: RunRecord, candidate: RunRecord, before: VariantAnalysis, after: VariantAnalysis
 ) -> Iterator[str]:
     """Yield what makes two runs unlike; what is under test (the target, its settings, ticketbench) is no difference."""
-    yield from _machines(baseline.environment, candidate.environment)
+    yield from machine_differences(baseline.environment, candidate.environment)
     ours, theirs = baseline.plan, candidate.plan
     if ours.stack != theirs.stack:
         yield f"stack {ours.stack} and {theirs.stack}"
@@ -124,7 +124,8 @@ def _level(level: int | float | str | None) -> str:
     return "(not set)" if level is None else str(level)
 
 
-def _machines(ours: Environment, theirs: Environment) -> Iterator[str]:
+def machine_differences(ours: Environment, theirs: Environment) -> Iterator[str]:
+    """Yield what makes two machines, or the server programs on them, unlike."""
     for field in ("os", "kernel", "machine", "cpu_model", "cores", "virtualised", "python"):
         one, other = getattr(ours, field), getattr(theirs, field)
         if one != other:

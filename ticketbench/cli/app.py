@@ -88,6 +88,9 @@ def run_command(
             "-o", "--output", envvar="TICKETBENCH_OUTPUT", metavar="DIR", help="Gets the run's own folder [reports]."
         ),
     ] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Finish an interrupted run, under its own plan.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up afterwards; `down` ends it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,6 +110,7 @@ def run_command(
                 output=output,
                 keep=keep,
                 as_json=as_json,
+                resume=resume,
             )
         )
     )

@@ -1,5 +1,7 @@
 """``ticketbench run``: from options to a plan, through the runner, to a report and an exit code."""
 
+import os
+import shlex
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,10 +13,11 @@ from ticketbench import factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output, verdict
+from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
-from ticketbench.errors import EXIT_OK, TicketbenchError, UsageError, worst
+from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit
-from ticketbench.model import Plan
+from ticketbench.model import Plan, Trial, TrialRecord
 from ticketbench.report.write import write
 from ticketbench.stack.local import LocalStack
 
@@ -35,6 +38,7 @@ class RunOptions:
     output: str | None
     keep: bool
     as_json: bool
+    resume: str | None = None
 
 
 def request_of(options: RunOptions) -> planning.Request:
@@ -101,6 +105,8 @@ def _plan(request: planning.Request, script: Path, k6: Path) -> Plan:
 
 def run(options: RunOptions) -> int:
     """Run a plan and report on it; return the exit code. Whatever was measured is reported, also after a failure."""
+    if options.resume is not None:
+        return _resume(options, options.resume)
     request = request_of(options)
     script = scenario.find(request.scenario)
     emit: Emit = output.Lines()
@@ -109,31 +115,103 @@ def run(options: RunOptions) -> int:
         plan = _plan(request, script, provided.k6)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
-        _announce(plan, directory)
-        stack = LocalStack(directory.path.name, provided, emit, keep=options.keep)
-        failure: TicketbenchError | None = None
-        try:
-            runner.run(plan, script, stack, directory, emit=emit, keep=options.keep)
-        except TicketbenchError as error:
-            failure = error
-        return _conclude(directory, options, failure)
+        with directory.locked():
+            return _measure(Undertaking(plan, script, directory), options, provided, emit)
 
 
-def _announce(plan: Plan, directory: store.RunDirectory) -> None:
+def _resume(options: RunOptions, run_folder: str) -> int:
+    """Finish an interrupted run; one that has nothing left to do is reported on."""
+    _refuse_with_resume(options)
+    emit: Emit = output.Lines()
+    with interrupts.raised():
+        directory = store.open_run(Path(run_folder))
+        with directory.locked():
+            resumed = reopen(directory, options.scenario)
+            undertaking = Undertaking(resumed.plan, resumed.script, directory, resumed.stored)
+            if not undertaking.trials:
+                print("nothing is left to do: all of its trials are done", file=sys.stderr)
+                return _conclude(undertaking, options, None)
+            provided = binaries_module.provide(emit)
+            require_unchanged(resumed, provided.k6, provided.versions)
+            return _measure(undertaking, options, provided, emit)
+
+
+def _refuse_with_resume(options: RunOptions) -> None:
+    def typed(text: str | None, variable: str) -> bool:
+        """Tell a flag from a variable of the environment, which stands for all runs and contradicts nothing here."""
+        return text is not None and text != os.environ.get(variable)
+
+    said = {
+        "--vary": options.vary,
+        "--set": options.fixed,
+        "--plan": options.plan is not None,
+        "--trials": typed(options.trials, "TICKETBENCH_TRIALS"),
+        "--seed": typed(options.seed, "TICKETBENCH_SEED"),
+        "--stack": typed(options.stack, "TICKETBENCH_STACK"),
+        "-o": typed(options.output, "TICKETBENCH_OUTPUT"),
+    }
+    problems = [
+        f"{name} cannot be used with --resume: the plan is the run's own" for name, given in said.items() if given
+    ]
+    if problems:
+        raise UsageError(*problems, hint="to measure something else, start a new run")
+
+
+@dataclass(frozen=True)
+class Undertaking:
+    """What is to be measured, and where it goes. ``stored`` is what an earlier invocation has measured of it."""
+
+    plan: Plan
+    script: Path
+    directory: store.RunDirectory
+    stored: tuple[TrialRecord, ...] = ()
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The trials still to be measured."""
+        return runner.unfinished(self.plan, self.stored)
+
+
+def _measure(undertaking: Undertaking, options: RunOptions, provided: binaries_module.Binaries, emit: Emit) -> int:
+    directory = undertaking.directory
+    _announce(undertaking)
+    stack = LocalStack(directory.path.name, provided, emit, keep=options.keep)
+    failure: TicketbenchError | None = None
+    try:
+        runner.run(
+            undertaking.plan,
+            undertaking.script,
+            stack,
+            directory,
+            emit=emit,
+            keep=options.keep,
+            stored=undertaking.stored,
+        )
+    except TicketbenchError as error:
+        failure = error
+    return _conclude(undertaking, options, failure)
+
+
+def _announce(undertaking: Undertaking) -> None:
     """Say what will be done and how long it will take, before anything is started."""
-    trials = len(plan.trials)
+    plan, directory = undertaking.plan, undertaking.directory
+    trials = len(undertaking.trials)
+    left = f" of {len(plan.trials)} left" if undertaking.stored else ""
+    takes = output.duration_text(planning.expected_s(plan, undertaking.trials))
     print(
         f"{output.plain(plan.scenario.name)}: {output.plain(plan.scenario.title)}\n"
-        f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}, {trials} trial{'s' * (trials != 1)}, "
-        f"about {output.duration_text(planning.expected_s(plan))}, on the {plan.stack} stack, into {directory.path}",
+        f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}, {trials} trial{'s' * (trials != 1)}{left}, "
+        f"about {takes}, on the {plan.stack} stack, into {directory.path}",
         file=sys.stderr,
     )
 
 
-def _conclude(directory: store.RunDirectory, options: RunOptions, failure: TicketbenchError | None) -> int:
+def _conclude(undertaking: Undertaking, options: RunOptions, failure: TicketbenchError | None) -> int:
     """Report on what is stored. Raises the failure itself where nothing was measured."""
+    directory = undertaking.directory
     if failure is not None and not directory.has_trials():
-        directory.discard()
+        if not directory.has_superseded():
+            directory.discard()
         raise failure
     analysis, written = write(directory, DEFAULT_FORMATS)
     code = worst(exit_code(analysis), failure.exit_code if failure is not None else EXIT_OK)
@@ -145,7 +223,15 @@ def _conclude(directory: store.RunDirectory, options: RunOptions, failure: Ticke
     if failure is not None:
         print(f"ticketbench: {failure.message}", file=sys.stderr)
         print(f"  {failure.hint or 'what was measured until then is kept and reported'}", file=sys.stderr)
+        if len(analysis.trials) < analysis.trials_planned or isinstance(failure, Interrupted):
+            print(f"  to finish it: {_resume_command(undertaking)}", file=sys.stderr)
     if options.keep:
         print("the stack is still up: `ticketbench status` tells where, `ticketbench down` ends it", file=sys.stderr)
     print(written[0], file=sys.stderr if options.as_json else sys.stdout)
     return code
+
+
+def _resume_command(undertaking: Undertaking) -> str:
+    bundled = undertaking.plan.scenario.name in scenario.bundled()
+    words = ["ticketbench", "run", *([] if bundled else [str(undertaking.script)])]
+    return shlex.join([*words, "--resume", str(undertaking.directory.path)])
