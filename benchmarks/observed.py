@@ -81,7 +81,7 @@ class Bed:
     def __init__(self, binaries: Binaries, folder: Path) -> None:
         self._binaries = binaries
         self._folder = folder
-        self._stack = LocalStack(f"benchmark-{os.getpid()}", binaries)
+        self._stack = LocalStack(f"benchmark-{os.getpid()}", binaries, most_workers=1)
         self._arms = 0
 
     def __enter__(self) -> Self:

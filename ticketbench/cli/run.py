@@ -175,7 +175,8 @@ class Undertaking:
 def _measure(undertaking: Undertaking, options: RunOptions, provided: binaries_module.Binaries, emit: Emit) -> int:
     directory = undertaking.directory
     _announce(undertaking)
-    stack = LocalStack(directory.path.name, provided, emit, keep=options.keep)
+    most_workers = max(int(variant.levels["workers"]) for variant in undertaking.plan.variants)
+    stack = LocalStack(directory.path.name, provided, emit, keep=options.keep, most_workers=most_workers)
     failure: TicketbenchError | None = None
     try:
         runner.run(
