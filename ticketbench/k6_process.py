@@ -109,6 +109,7 @@ class Child:
     def stop(self) -> None:
         """Have k6 end and sum up; kill it where that takes longer than STOP_LIMIT_S."""
         with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)  # one that was stopped would not hear the next
             self.process.send_signal(signal.SIGINT)
         if not self.ended(STOP_LIMIT_S):
             self.kill()

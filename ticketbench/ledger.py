@@ -11,11 +11,13 @@ from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import LedgerRow
+from ticketbench.stack.patience import patience
 from ticketbench.stack.protocol import DatabaseAccess
 
 TARGET_DATABASE: Final = "tickets"
 _CONNECT_S: Final = 5
 _STATEMENT_MS: Final = 60_000
+_PATIENCE_S: Final = 300.0  # for the whole of it: a million tickets took some seconds
 _REDIS_S: Final = 10.0
 _ROWS_AT_A_TIME: Final = 5000
 _HINT: Final = "without the ledger nothing can be said about integrity; the component's log says why it ended"
@@ -48,7 +50,7 @@ def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
             connect_timeout=_CONNECT_S,
             options=f"-c statement_timeout={_STATEMENT_MS}",
         )
-        with psycopg.connect(dsn) as connection:
+        with psycopg.connect(dsn) as connection, patience(connection, _PATIENCE_S):
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             for match_id, capacity, stock in connection.execute(_MATCHES).fetchall():

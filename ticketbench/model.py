@@ -194,6 +194,23 @@ class LoadResult(Record):
 TrialStatus = Literal["done", "failed", "interrupted"]
 
 
+DisturbanceKind = Literal["clock_step", "standstill", "shared_machine"]
+
+
+class Disturbance(Record):
+    """Something from outside that came over a trial while its load ran.
+
+    ``clock_step``: the wall clock jumped by ``seconds`` (signed), and series are joined by it. ``standstill``:
+    ticketbench itself did not run for ``seconds``. ``shared_machine``: another run measured on this machine for
+    ``seconds`` of this one's load. ``at_s`` is when it began or was noticed, ``text`` the sentence for a reader.
+    """
+
+    kind: DisturbanceKind
+    at_s: float
+    seconds: float
+    text: str
+
+
 class TrialRecord(Record):
     """One trial as it was: ``trial.json``. ``window`` and ``load`` are None where the trial did not come so far.
 
@@ -210,6 +227,7 @@ class TrialRecord(Record):
     window: Window | None
     load: LoadResult | None
     session: int = 1
+    disturbances: tuple[Disturbance, ...] = ()
 
 
 class RunRecord(Record):

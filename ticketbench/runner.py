@@ -16,9 +16,20 @@ from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
 from ticketbench.logs import keep_logs, redact, redact_file
-from ticketbench.model import Environment, LedgerRow, Plan, RunRecord, Trial, TrialRecord, TrialStatus, Window
+from ticketbench.model import (
+    Disturbance,
+    Environment,
+    LedgerRow,
+    Plan,
+    RunRecord,
+    Trial,
+    TrialRecord,
+    TrialStatus,
+    Window,
+)
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints, Stack
+from ticketbench.watch import TrialWatch
 
 T = TypeVar("T")
 
@@ -98,6 +109,7 @@ class Measured:
     started_s: float
     reasons: list[str] = field(default_factory=list)
     endpoints: Endpoints | None = None
+    watch: TrialWatch | None = None
     window: Window | None = None
     outcome: load.LoadOutcome | None = None
     collected: collect.Collected | None = None
@@ -129,23 +141,23 @@ def _prepare(this: Run, measured: Measured) -> None:
         environment = machine.environment(endpoints.binaries, endpoints.settings)
         store.save_run(this.directory, _run_record(this.directory.path.name, plan, environment))
         this.recorded = True
+    sampler = _there(this.sampler)
+    measured.watch = TrialWatch(endpoints, sampler)
     for component in endpoints.components:
-        _there(this.sampler).watch(component.name, component.pid)
+        sampler.watch(component.name, component.pid)
 
 
 def _load(this: Run, measured: Measured) -> None:
     plan, trial = this.plan, measured.trial
-    endpoints, sampler = _there(measured.endpoints), _there(this.sampler)
+    endpoints, sampler, watch = _there(measured.endpoints), _there(this.sampler), _there(measured.watch)
     schedule = plan.schedules[trial.variant]
 
     def on_phase(name: str, expected_s: float | None) -> None:
         this.emit(Phase(name, trial.variant, trial.position, len(plan.trials), expected_s))
 
-    def should_stop() -> str | None:
-        dead = endpoints.dead()
-        if not sampler.alive():
-            dead = {**dead, "the sampler": "see sampler.log"}
-        return "; ".join(f"{name} died in mid-trial: {why}" for name, why in dead.items()) or None
+    def on_start(pid: int) -> None:
+        sampler.watch("k6", pid)
+        watch.k6_started(pid)
 
     execution = load.Execution(
         k6_command=endpoints.k6_command,
@@ -161,9 +173,8 @@ def _load(this: Run, measured: Measured) -> None:
         slos=plan.scenario.slos,
     )
     try:
-        outcome = load.run_load(
-            execution, on_start=lambda pid: sampler.watch("k6", pid), on_phase=on_phase, should_stop=should_stop
-        )
+        with watch:
+            outcome = load.run_load(execution, on_start=on_start, on_phase=on_phase, should_stop=watch.fault)
     except load.LoadInterrupted as interrupt:
         measured.outcome = interrupt.outcome
         raise
@@ -178,9 +189,10 @@ def _read_ledger(this: Run, measured: Measured) -> None:
     """Read the ledger out once nothing is under way in the target any more."""
     endpoints = _there(measured.endpoints)
     _phase(this, measured, "audit")
-    if not _idle(endpoints):
-        measured.reasons.append("the ledger was read while purchases may still have been under way in the target")
-    measured.ledger = ledger.read_ledger(endpoints.access)
+    with _there(measured.watch).guarding():
+        if not _idle(endpoints):
+            measured.reasons.append("the ledger was read while purchases may still have been under way in the target")
+        measured.ledger = ledger.read_ledger(endpoints.access)
 
 
 def _idle(endpoints: Endpoints) -> bool:
@@ -196,13 +208,14 @@ def _collect(this: Run, measured: Measured) -> None:
         return
     _phase(this, measured, "collect")
     ended_s = outcome.result.ended_s if outcome.result is not None else time.time()
-    measured.collected = collect.collect(
-        endpoints.prometheus_url,
-        _trial_label(this, measured.trial),
-        endpoints.base_url,
-        outcome.started_s,
-        ended_s,
-    )
+    with _there(measured.watch).guarding():
+        measured.collected = collect.collect(
+            endpoints.prometheus_url,
+            _trial_label(this, measured.trial),
+            endpoints.base_url,
+            outcome.started_s,
+            ended_s,
+        )
 
 
 def _salvage(this: Run, measured: Measured) -> None:
@@ -257,7 +270,16 @@ def _record(this: Run, measured: Measured) -> TrialRecord:
         window=_window(plan, trial, outcome),
         load=outcome.result if outcome is not None else None,
         session=this.session,
+        disturbances=_disturbances(measured),
     )
+
+
+def _disturbances(measured: Measured) -> tuple[Disturbance, ...]:
+    outcome = measured.outcome
+    if measured.watch is None or outcome is None or outcome.started_s is None:
+        return ()
+    end_s = outcome.result.ended_s if outcome.result is not None else time.time()
+    return measured.watch.disturbances(outcome.started_s, end_s)
 
 
 def _status(failure: TicketbenchError | None) -> TrialStatus:

@@ -5,6 +5,7 @@ import json
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
+from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.stack.protocol import Component, DatabaseAccess
+from ticketbench.stack.stopped import StoppedWatch, failure
 
 _READY_S: Final = 20.0
 _STOP_S: Final = 6.0
@@ -37,6 +40,7 @@ class SamplerProcess:
         EnvironmentFailure with its last lines where it does not become ready.
         """
         roots = [(component.name, component.pid) for component in components]
+        components_only = dict(roots)
         if not any(name == "ticketbench" for name, _ in roots):
             roots.append(("ticketbench", os.getpid()))
         configuration = {
@@ -66,7 +70,9 @@ class SamplerProcess:
         sampler = cls(process, log_path)
         try:
             sampler._send(configuration)
-            sampler._await_ready()
+            watched = StoppedWatch(lambda: {**components_only, "sampler": process.pid})
+            with interrupts.watching(failure(watched)):
+                sampler._await_ready()
         except BaseException:
             sampler.stop()
             raise
@@ -93,6 +99,7 @@ class SamplerProcess:
         """End it, with what it has sampled pushed. Idempotent; kills it where it does not end within some seconds."""
         with contextlib.suppress(OSError):
             self._stdin.close()
+        self._process.send_signal(signal.SIGCONT)  # one that was stopped would not notice
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:

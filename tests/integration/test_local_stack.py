@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +254,53 @@ def test_an_interrupt_while_starting_leaves_nothing(binaries: Binaries) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         stack.stop()
+
+
+def stop_when_it_runs(stack: LocalStack, component: str) -> threading.Thread:
+    """Send SIGSTOP to a component as soon as it is written down as running."""
+
+    def strike() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for state in running():
+                if state.stack_id == stack.stack_id:
+                    for item in state.processes:
+                        if item.component == component and item.process.alive():
+                            item.process.signal(signal.SIGSTOP)
+                            return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=strike)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("component", ["initdb", "prometheus", "postgres"])
+def test_a_server_that_is_stopped_while_starting_is_named_and_nothing_stays(binaries: Binaries, component: str) -> None:
+    stack = LocalStack("stopped", binaries)
+    thread = stop_when_it_runs(stack, component)
+    try:
+        with pytest.raises(EnvironmentFailure, match=rf"{component} was stopped \(SIGSTOP\)"):
+            stack.start()
+            stack.apply(levels())  # it may have been struck in the last moment of the start
+    finally:
+        thread.join()
+        stack.stop()
+    assert labelled(stack.stack_id) == ()
+    assert not folder_of(stack.stack_id).exists()
+
+
+def test_what_is_stopped_in_a_reset_is_named_and_the_stack_can_be_ended(binaries: Binaries) -> None:
+    stack = LocalStack("stopped", binaries)
+    try:
+        pids = {part.name: part.pid for part in stack.start().components}
+        for component in ("redis", "postgres", "prometheus"):
+            os.kill(pids[component], signal.SIGSTOP)
+            with pytest.raises(EnvironmentFailure, match=rf"{component} was stopped \(SIGSTOP\)"):
+                stack.apply(levels())
+    finally:
+        for process in labelled(stack.stack_id):  # stopped to the last one, they still end
+            process.signal(signal.SIGSTOP)
+        stack.stop()
+    assert labelled(stack.stack_id) == ()
+    assert not folder_of(stack.stack_id).exists()

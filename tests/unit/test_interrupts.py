@@ -1,10 +1,13 @@
 import os
 import signal
+import socket
+import threading
+import time
 
 import pytest
 
 from ticketbench import interrupts
-from ticketbench.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, Interrupted
+from ticketbench.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EnvironmentFailure, Interrupted
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,69 @@ def test_held_back_signals_reach_whoever_handled_them_before() -> None:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def test_what_is_found_meanwhile_interrupts_whatever_is_waited_for() -> None:
+    asked = []
+
+    def look() -> EnvironmentFailure | None:
+        asked.append(time.monotonic())
+        return EnvironmentFailure("it hangs") if len(asked) >= 2 else None
+
+    here, there = socket.socketpair()
+    with here, there, pytest.raises(EnvironmentFailure, match="it hangs"), interrupts.watching(look):
+        here.recv(1)  # nobody will ever send
+    assert len(asked) == 2
+
+
+def test_a_block_that_ends_in_time_ends_the_watching() -> None:
+    asked = []
+    with interrupts.watching(lambda: asked.append(1)):
+        time.sleep(1.5 * interrupts.WATCH_PERIOD_S)
+    count = len(asked)
+    assert count >= 1
+    time.sleep(1.5 * interrupts.WATCH_PERIOD_S)
+    assert len(asked) == count
+    signal.raise_signal(signal.SIGURG)  # one that comes late does nothing
+
+
+def test_a_failure_waits_for_what_must_be_finished() -> None:
+    found = threading.Event()
+
+    def look() -> EnvironmentFailure:
+        found.set()
+        return EnvironmentFailure("it hangs")
+
+    done = []
+    with pytest.raises(EnvironmentFailure), interrupts.watching(look):
+        with interrupts.deferred():
+            assert found.wait(10)
+            time.sleep(interrupts.WATCH_PERIOD_S)  # it is told and told again in the meantime
+            done.append("finished")
+        time.sleep(10)
+    assert done == ["finished"]
+
+
+def test_watching_within_watching() -> None:
+    with (
+        pytest.raises(EnvironmentFailure, match="outer"),
+        interrupts.watching(lambda: EnvironmentFailure("outer")),
+        interrupts.watching(lambda: None),
+    ):
+        time.sleep(10)
+
+
+def test_another_thread_watches_nothing() -> None:
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with interrupts.watching(lambda: EnvironmentFailure("never asked")):
+                time.sleep(1.5 * interrupts.WATCH_PERIOD_S)
+        except EnvironmentFailure as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert raised == []

@@ -201,6 +201,12 @@ class Launcher:
             )
         self._journal.ended(component)
 
+    def running(self) -> dict[str, int]:
+        """Return the pid of each component that was started here and has not been seen to end."""
+        return {
+            launched.component: launched.popen.pid for launched in self._launched if launched.popen.returncode is None
+        }
+
     def reap(self) -> None:
         """Wait for everything that was started here, which the caller has ended: only zombies are left."""
         for launched in self._launched:

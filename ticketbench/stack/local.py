@@ -25,6 +25,7 @@ from ticketbench.stack.servers import (
     free_port,
 )
 from ticketbench.stack.state import Access, StateFile, remove, running
+from ticketbench.stack.stopped import StoppedWatch, failure
 from ticketbench.stack.target import MetricsPortBusyError, Target, environment, init_database
 
 # Prometheus acts on a new target list only every 5 s (measured: 4.6 to 6.1 s), so it is told the metrics ports of all
@@ -83,11 +84,16 @@ class LocalStack:
             _take_down_leftovers(self._emit)
             self._file.create()
             self._logs.mkdir()
-            self._start_servers()
+            with self._watching():
+                self._start_servers()
             return self._servers()
         except BaseException:
             self.stop()
             raise
+
+    def _watching(self) -> contextlib.AbstractContextManager[None]:
+        """Raise EnvironmentFailure where one of our processes is stopped, whatever is being waited for."""
+        return interrupts.watching(failure(StoppedWatch(self._launcher.running)))
 
     def _start_servers(self) -> None:
         self._metrics_ports = _distinct_ports(self._most_workers)
@@ -164,9 +170,13 @@ class LocalStack:
         """Reset all data and start a fresh target with ``levels``, 2 s; return when it can sell and is being scraped.
 
         The first call takes up to 6 s, until Prometheus has found its targets. Raises EnvironmentFailure: a server
-        died, the sale does not start, the disk is full. The stack is still to be stopped then.
+        died or was stopped, the sale does not start, the disk is full. The stack is still to be stopped then.
         """
         self._fail_if_dead()
+        with self._watching():
+            return self._apply(levels)
+
+    def _apply(self, levels: Mapping[str, Level]) -> Endpoints:
         store, prometheus, _, data, target = self._started()
         target.stop()
         seed = factors.of_scope(levels, "data")

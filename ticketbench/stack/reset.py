@@ -13,12 +13,15 @@ from psycopg import sql
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Level
+from ticketbench.stack.patience import patience
 from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.servers import RedisServer
 
 DATABASE: Final = "tickets"
 # The target is no superuser, so that PostgreSQL's reserved connections are kept from it.
 ROLE: Final = "sale"
+# For a handful of statements that take half a second in all: beyond this it is not slow, it hangs.
+PATIENCE_S: Final = 120.0
 
 # What decides how fast and how safe the servers are, read back from them: what holds, not what was asked for.
 POSTGRES_SHOWN: Final = (
@@ -62,8 +65,8 @@ class Data:
         ``fill`` is given the URL of an empty database to put schema and seed into; it is called once for each seed.
         Then the log is checkpointed and statistics start from zero. Raises EnvironmentFailure.
         """
+        template = self._template(seed, fill)
         with self._administering() as connection:
-            template = self._template(connection, seed, fill)
             _drop(connection, DATABASE)
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy OWNER {}").format(
@@ -78,16 +81,15 @@ class Data:
         except redis.RedisError as error:
             raise EnvironmentFailure(f"Redis cannot be emptied: {error}") from error
 
-    def _template(
-        self, connection: psycopg.Connection[Any], seed: Mapping[str, Level], fill: Callable[[str], None]
-    ) -> str:
+    def _template(self, seed: Mapping[str, Level], fill: Callable[[str], None]) -> str:
         key = json.dumps(dict(seed), sort_keys=True).encode()
         name = f"seed_{hashlib.sha256(key).hexdigest()[:16]}"
         if name not in self._templates:
-            _drop(connection, name)  # a fill that failed or was interrupted may have left one
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(ROLE))
-            )
+            with self._administering() as connection:
+                _drop(connection, name)  # a fill that failed or was interrupted may have left one
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(ROLE))
+                )
             fill(self.target_dsn(name))
             with self._administering(name) as inside:
                 inside.execute("CREATE EXTENSION pg_stat_statements")
@@ -99,7 +101,10 @@ class Data:
     @contextlib.contextmanager
     def _administering(self, database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
         try:
-            with psycopg.connect(self._postgres.dsn(database), autocommit=True, connect_timeout=10) as connection:
+            with (
+                psycopg.connect(self._postgres.dsn(database), autocommit=True, connect_timeout=10) as connection,
+                patience(connection, PATIENCE_S),
+            ):
                 yield connection
         except psycopg.Error as error:
             why = str(error).strip() or type(error).__name__

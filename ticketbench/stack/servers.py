@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.stack.launch import OURSELVES, Identity, Launched, Launcher, base_environment
-from ticketbench.stack.process import ENDING, descendants, exit_text, last_lines
+from ticketbench.stack.process import ENDING, descendants, exit_text, go_on, last_lines
 
 LOOPBACK: Final = "127.0.0.1"
 PORT_ATTEMPTS: Final = 5
@@ -130,6 +130,7 @@ class Server(abc.ABC):
 def end(launched: Launched) -> None:
     """End a process of ours and wait for it: its ending signals in turn, then SIGKILL to it and to all below it."""
     family = descendants([launched.process])
+    go_on((launched.process, *family))
     for signum, patience_s in ENDING[launched.component]:
         if launched.popen.poll() is not None:
             break

@@ -26,6 +26,7 @@ from ticketbench.stack.process import (
     await_end,
     boot_id,
     descendants,
+    go_on,
     identify,
     labelled,
 )
@@ -243,6 +244,7 @@ def end_processes(state: StackState) -> None:
     """End every process of a stack and of their families: those written down, and those that carry its label."""
     recorded = {item.component: item.process for item in state.alive()}
     family = _Family(state.stack_id, tuple(recorded.values()))
+    go_on(family.seen())
     for component, ladder in ENDING.items():
         if (process := recorded.get(component)) is not None:
             _ask_to_end(process, ladder)
