@@ -13,7 +13,7 @@ from ticketbench.collecting.native import Histogram
 from ticketbench.collecting.prometheus import Answer, Prometheus, quoted
 from ticketbench.collecting.series import Frame, add_app, add_counters, add_sampler
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.store import HistogramRow
+from ticketbench.storing.histograms import HistogramRow
 
 if TYPE_CHECKING:
     import pandas as pd

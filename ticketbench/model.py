@@ -5,7 +5,7 @@ second, ``_bytes``; ratios run from 0 to 1; times of day are seconds since the U
 of its own carries ``schema_version``; docs/files.md keeps the history of each.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -191,7 +191,8 @@ class LoadResult(Record):
     messages: tuple[str, ...] = ()
 
 
-TrialStatus = Literal["done", "failed", "interrupted"]
+# "damaged" is never stored: it is what a reader makes of a trial of which a file can no longer be read.
+TrialStatus = Literal["done", "failed", "interrupted", "damaged"]
 
 
 DisturbanceKind = Literal["clock_step", "standstill", "shared_machine"]
@@ -242,8 +243,8 @@ class RunRecord(Record):
     command: str
 
 
-class Ack(Record):
-    """A purchase that k6 saw acknowledged (201)."""
+class Ack(NamedTuple):
+    """A purchase that k6 saw acknowledged (201). An hour has millions of them: no more than a tuple."""
 
     at_s: float
     match_id: int
@@ -254,7 +255,7 @@ class Ack(Record):
 LedgerKind = Literal["capacity", "stock", "ticket", "redis_stock", "redis_taken"]
 
 
-class LedgerRow(Record):
+class LedgerRow(NamedTuple):
     """A line of what database and Redis hold after a trial.
 
     ``capacity``: tickets of a match for sale at the trial's start (``quantity``). ``stock``: what its counter says now.

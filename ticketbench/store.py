@@ -4,29 +4,28 @@ docs/files.md describes each file. Nothing here measures or judges.
 """
 
 import contextlib
-import csv
 import fcntl
-import gzip
-import io
 import json
 import os
 import re
 import shutil
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pydantic import ValidationError
-
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EnvironmentFailure, UsageError
-from ticketbench.model import SCHEMA_VERSION, Ack, LedgerRow, Record, RunRecord, TrialRecord
+from ticketbench.model import Ack, LedgerRow, Level, RunRecord, Trial, TrialRecord
+from ticketbench.storing.files import DAMAGE, Damaged, damaged, write_atomically, write_gzip
+from ticketbench.storing.records import parse_record, to_json
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy and pandas, which no other command should wait for
     import pandas as pd
+
+    from ticketbench.storing.histograms import HistogramRow, Histograms
+    from ticketbench.storing.purchases import Acks, Ledger
 
 RUN_FILE: Final = "run.json"
 TRIAL_FILE: Final = "trial.json"
@@ -38,105 +37,28 @@ ACKS_FILE: Final = "acks.csv.gz"
 LEDGER_FILE: Final = "ledger.csv.gz"
 SUPERSEDED: Final = "superseded"  # the folder of what unfinished trials left, once they are measured anew
 
-R = TypeVar("R", bound=Record)
+# k6's lag and the clock of a script that stamps its own purchases.
+_CLOCKS_APART_S: Final = 2.0
 
-
-@dataclass(frozen=True)
-class HistogramRow:
-    """The requests of one second, one route and one answer: how many took how long.
-
-    ``t`` is the second's end (Unix seconds); ``scenario`` is k6's, which tells warm-up from window; ``status`` is the
-    HTTP status, ``0`` without an answer; ``expected`` is False for a failed request; ``error`` is k6's error code.
-    ``buckets`` are (lower, upper, count) in seconds, lower exclusive, with fractional counts possible.
-    """
-
-    t: float
-    scenario: str
-    route: str
-    method: str
-    status: str
-    expected: bool
-    error: str
-    count: float
-    sum_s: float
-    buckets: tuple[tuple[float, float, float], ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """All that is stored of one trial. What is missing on disk is None here, never an empty stand-in."""
+    """All that is stored of one trial. What is missing on disk is None here, never an empty stand-in.
+
+    What is damaged is None too; the record then has the status ``damaged``, with the reasons, which name the files.
+    """
 
     record: TrialRecord
     series: "pd.DataFrame | None"
-    histograms: tuple[HistogramRow, ...] | None
-    acks: tuple[Ack, ...] | None
-    ledger: tuple[LedgerRow, ...] | None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside ``path``, flush to disk, rename. A reader sees the old file or the new one, never a half.
-
-    Raises EnvironmentFailure (disk full, not writable).
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise EnvironmentFailure(
-            f"cannot write {path}: {error.strerror or error}", "free some space, or choose another folder with -o"
-        ) from error
-
-
-def _gzip(text: str) -> bytes:
-    return gzip.compress(text.encode(), compresslevel=6, mtime=0)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return _gzip(out.getvalue())
-
-
-def _to_json(record: Record) -> bytes:
-    return (json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    histograms: "Histograms | None"
+    acks: "Acks | None"
+    ledger: "Ledger | None"
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:60] or "run"
-
-
-def parse_record(kind: type[R], content: bytes, where: str) -> R:
-    """Read a record from JSON. Raises UsageError for text that is no such record, or one from a newer ticketbench."""
-    try:
-        raw = json.loads(content)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{where} is not JSON: {error}", hint="the file is damaged; restore it or measure again"
-        ) from error
-    if not isinstance(raw, dict):
-        raise UsageError(f"{where} is not a {kind.__name__}")
-    version = raw.get("schema_version")
-    if type(version) is not int or version < 1:
-        raise UsageError(f"{where} has no schema version that this ticketbench knows, but {version!r}")
-    if version > SCHEMA_VERSION:
-        raise UsageError(
-            f"{where} has schema version {version}, and this ticketbench knows up to {SCHEMA_VERSION}",
-            hint="it was written by a newer ticketbench: upgrade",
-        )
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where} is not a {kind.__name__}: {at}: {first['msg']}") from error
 
 
 class RunDirectory:
@@ -205,31 +127,53 @@ class RunDirectory:
         *,
         summary: dict[str, Any] | None = None,
         series: "pd.DataFrame | None" = None,
-        histograms: Iterable[HistogramRow] | None = None,
+        histograms: "Iterable[HistogramRow] | None" = None,
         acks: Iterable[Ack] | None = None,
         ledger: Iterable[LedgerRow] | None = None,
     ) -> None:
-        """Store a trial; ``trial.json`` comes last, so a folder that has it is whole. Raises EnvironmentFailure."""
+        """Store a trial; ``trial.json`` comes last, so a folder that has it is whole. Raises EnvironmentFailure.
+
+        What was stored of it before (:meth:`save_acks`, :meth:`save_ledger`) stays.
+        """
+        from ticketbench.storing.histograms import write_histograms
+
         folder = self.logs_dir(record.trial.id).parent
         if summary is not None:
             write_atomically(folder / SUMMARY_FILE, (json.dumps(summary, indent=1) + "\n").encode())
         if series is not None:
             text = series.to_csv(index_label="t", float_format="%.15g", lineterminator="\n")
-            write_atomically(folder / SERIES_FILE, _gzip(text))
+            write_gzip(folder / SERIES_FILE, text)
         if histograms is not None:
-            write_atomically(folder / HISTOGRAMS_FILE, _csv(_HISTOGRAM_HEADER, map(_histogram_to_row, histograms)))
+            write_histograms(folder / HISTOGRAMS_FILE, histograms)
         if acks is not None:
-            rows = ((f"{a.at_s:.3f}", a.match_id, a.key, a.ticket_id) for a in acks)
-            write_atomically(folder / ACKS_FILE, _csv(_ACK_HEADER, rows))
+            self.save_acks(record.trial.id, acks)
         if ledger is not None:
-            lines = ((r.kind, r.match_id, r.quantity, r.ticket_id, r.key) for r in ledger)
-            write_atomically(folder / LEDGER_FILE, _csv(_LEDGER_HEADER, lines))
-        write_atomically(folder / TRIAL_FILE, _to_json(record))
+            self.save_ledger(record.trial.id, ledger)
+        write_atomically(folder / TRIAL_FILE, to_json(record))
+
+    def acks_path(self, trial_id: str) -> Path:
+        """Return where a trial's acknowledged purchases are, or will be."""
+        return self._trial_dir(trial_id) / ACKS_FILE
+
+    def save_acks(self, trial_id: str, acks: Iterable[Ack]) -> int:
+        """Store a trial's acknowledged purchases as they come, and return how many. Raises EnvironmentFailure."""
+        from ticketbench.storing.purchases import write_acks
+
+        return write_acks(self.logs_dir(trial_id).parent / ACKS_FILE, acks)
+
+    def save_ledger(self, trial_id: str, ledger: Iterable[LedgerRow]) -> int:
+        """Store a trial's ledger as it comes, and return how many rows it has. Raises EnvironmentFailure.
+
+        Where ``ledger`` itself raises, nothing is stored: half a ledger would be read as lost tickets.
+        """
+        from ticketbench.storing.purchases import write_ledger
+
+        return write_ledger(self.logs_dir(trial_id).parent / LEDGER_FILE, ledger)
 
     def save_analysis(self, analysis: Analysis) -> Path:
         """Write ``analysis.json`` and return its path."""
         path = self.path / ANALYSIS_FILE
-        write_atomically(path, _to_json(analysis))
+        write_atomically(path, to_json(analysis))
         return path
 
     def save_report(self, name: str, content: bytes) -> Path:
@@ -270,29 +214,55 @@ class RunDirectory:
         )
 
     def trial_records(self) -> tuple[TrialRecord, ...]:
-        """Read the ``trial.json`` of each stored trial, in run order. Raises UsageError for a damaged one."""
-        paths = [self._trial_dir(trial_id) / TRIAL_FILE for trial_id in self.trial_ids()]
-        return tuple(parse_record(TrialRecord, _read(path), str(path)) for path in paths)
+        """Read the ``trial.json`` of each stored trial, in run order; one that cannot be read is ``damaged``."""
+        plan, stored = self.record().plan, self.trial_ids()
+        records = []
+        for trial in (planned for planned in plan.trials if planned.id in stored):
+            where = f"trials/{trial.id}/{TRIAL_FILE}"
+            try:
+                records.append(_read_trial(self._trial_dir(trial.id) / TRIAL_FILE, where, trial))
+            except Damaged as error:
+                records.append(_unreadable(trial, plan.variant(trial.variant).levels, str(error)))
+        return tuple(records)
 
     def load_trial(self, trial_id: str) -> TrialData:
-        """Read all that is stored of a trial. Raises UsageError for a damaged file."""
-        folder = self._trial_dir(trial_id)
-        path = folder / TRIAL_FILE
-        record = parse_record(TrialRecord, _read(path), str(path))
-        acks = _read_rows(folder / ACKS_FILE, _ACK_HEADER)
-        ledger = _read_rows(folder / LEDGER_FILE, _LEDGER_HEADER)
-        histograms = _read_rows(folder / HISTOGRAMS_FILE, _HISTOGRAM_HEADER)
-        try:
-            return TrialData(
-                record=record,
-                series=_read_series(folder / SERIES_FILE),
-                histograms=None if histograms is None else tuple(map(_histogram_from_row, histograms)),
-                acks=None if acks is None else tuple(map(_ack_from_row, acks)),
-                ledger=None if ledger is None else tuple(map(_ledger_from_row, ledger)),
-            )
-        except (KeyError, ValueError) as error:
-            first = str(error).splitlines()[:2]  # pydantic's goes on for lines
-            raise UsageError(f"{folder} holds a file that cannot be read: {' '.join(first)}") from error
+        """Read all that is stored of a planned trial.
+
+        A file that cannot be read costs that file and the trial's validity, not the others and not the run: see
+        :class:`TrialData`. Raises UsageError for a damaged ``run.json``, KeyError for a trial that is not planned.
+        """
+        from ticketbench.storing.histograms import read_histograms
+        from ticketbench.storing.purchases import read_acks, read_ledger
+
+        plan = self.record().plan
+        trial = {planned.id: planned for planned in plan.trials}[trial_id]
+        reasons: list[str] = []
+
+        def part(name: str, read: Callable[[Path, str], T]) -> T | None:
+            path = self._trial_dir(trial_id) / name
+            if not path.is_file():
+                return None
+            try:
+                return read(path, f"trials/{trial_id}/{name}")
+            except Damaged as error:
+                reasons.append(str(error))
+                return None
+
+        record = part(TRIAL_FILE, lambda path, where: _read_trial(path, where, trial))
+        read = TrialData(
+            record=record or _unreadable(trial, plan.variant(trial.variant).levels),
+            series=part(SERIES_FILE, _read_series),
+            histograms=part(HISTOGRAMS_FILE, read_histograms),
+            acks=part(ACKS_FILE, read_acks),
+            ledger=part(LEDGER_FILE, read_ledger),
+        )
+        if record is not None:
+            read, foreign = _without_foreign(read)
+            reasons += (f"trials/{trial_id}/{name} is of another time than its trial" for name in foreign)
+        if not reasons:
+            return read
+        status = read.record.model_copy(update={"status": "damaged", "reasons": (*reasons, *read.record.reasons)})
+        return replace(read, record=status)
 
     def load_trials(self) -> Iterator[TrialData]:
         """Yield the stored trials in run order, one in memory at a time."""
@@ -325,7 +295,7 @@ def reserve(parent: Path, wanted: str) -> RunDirectory:
 
 def save_run(directory: RunDirectory, record: RunRecord) -> None:
     """Write ``run.json``, once. Raises EnvironmentFailure."""
-    write_atomically(directory.path / RUN_FILE, _to_json(record))
+    write_atomically(directory.path / RUN_FILE, to_json(record))
 
 
 def open_run(path: Path) -> RunDirectory:
@@ -345,12 +315,6 @@ def open_run(path: Path) -> RunDirectory:
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
-_ACK_HEADER: Final = ("at_s", "match_id", "key", "ticket_id")
-_LEDGER_HEADER: Final = ("kind", "match_id", "quantity", "ticket_id", "key")
-_HISTOGRAM_HEADER: Final = (
-    "t", "scenario", "route", "method", "status", "expected", "error", "count", "sum_s", "buckets",
-)  # fmt: skip
-
 
 def _read(path: Path) -> bytes:
     try:
@@ -359,79 +323,64 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_rows(path: Path, header: Sequence[str]) -> list[dict[str, str]] | None:
-    if not path.is_file():
-        return None
+def _read_trial(path: Path, where: str, trial: Trial) -> TrialRecord:
     try:
-        reader = csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline=""), strict=True)
-        columns, rows = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is damaged: {error}") from error
-    if columns != tuple(header):  # an empty file is no empty ledger
-        raise UsageError(f"{path} is damaged: its columns are {list(columns)}, not {list(header)}")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise UsageError(f"{path} is damaged: line {number} has not {len(header)} fields")
-    return rows
+        record = parse_record(TrialRecord, _read(path), where)
+    except UsageError as error:
+        raise Damaged(error.message) from error
+    if record.trial != trial:
+        raise Damaged(f"{where} is of trial {record.trial.id}, not of {trial.id}")
+    return record
 
 
-def _read_series(path: Path) -> "pd.DataFrame | None":
-    if not path.is_file():
-        return None
+def _unreadable(trial: Trial, levels: dict[str, Level], *reasons: str) -> TrialRecord:
+    """Return what is known of a trial whose record is lost: what was planned."""
+    return TrialRecord(
+        trial=trial, levels=levels, status="damaged", reasons=reasons, started_s=0, ended_s=0, window=None, load=None
+    )
+
+
+def _read_series(path: Path, where: str) -> "pd.DataFrame":
     import pandas as pd  # heavy
 
     try:
-        frame = pd.read_csv(path, compression="gzip", dtype=float)
-        return frame.set_index("t")
-    except (OSError, EOFError, ValueError, KeyError, zlib.error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is damaged: {error}") from error
+        frame = pd.read_csv(path, compression="gzip", dtype=float).set_index("t")
+        if not frame.index.is_monotonic_increasing or not frame.index.is_unique:  # of numbers only, so no NaN either
+            raise Damaged(f"{where} is damaged: its times do not rise")
+    except DAMAGE as error:
+        raise damaged(where, error) from error
+    return frame
 
 
-def _histogram_to_row(row: HistogramRow) -> tuple[object, ...]:
-    buckets = " ".join(f"{low:.6g}:{high:.6g}:{count:g}" for low, high, count in row.buckets)
-    return (
-        f"{row.t:.3f}", row.scenario, row.route, row.method, row.status, int(row.expected), row.error,
-        f"{row.count:g}", f"{row.sum_s:.9g}", buckets,
-    )  # fmt: skip
+def _without_foreign(trial: TrialData) -> tuple[TrialData, list[str]]:
+    """Return the trial without data that was not measured during it, and the names of the files that hold such.
 
-
-def _bucket(text: str) -> tuple[float, float, float]:
-    low, high, count = text.split(":")
-    return float(low), float(high), float(count)
-
-
-def _histogram_from_row(row: dict[str, str]) -> HistogramRow:
-    return HistogramRow(
-        t=float(row["t"]),
-        scenario=row["scenario"],
-        route=row["route"],
-        method=row["method"],
-        status=row["status"],
-        expected=row["expected"] == "1",
-        error=row["error"],
-        count=float(row["count"]),
-        sum_s=float(row["sum_s"]),
-        buckets=tuple(_bucket(text) for text in row["buckets"].split()),
+    Trials follow one another, so what was measured in another one has its middle outside of this one.
+    """
+    early_s, late_s = sorted((trial.record.started_s, trial.record.ended_s))  # a clock may have been set back meanwhile
+    spans: dict[str, tuple[str, tuple[float, float] | None]] = {}
+    if trial.series is not None and len(trial.series):
+        spans["series"] = SERIES_FILE, (float(trial.series.index[0]), float(trial.series.index[-1]))
+    if trial.histograms is not None and len(trial.histograms):
+        spans["histograms"] = HISTOGRAMS_FILE, (float(trial.histograms.t.min()), float(trial.histograms.t.max()))
+    if trial.acks is not None:
+        spans["acks"] = ACKS_FILE, trial.acks.span_s
+    foreign = {
+        part: name
+        for part, (name, span) in spans.items()
+        if span is not None and not early_s - _CLOCKS_APART_S <= (span[0] + span[1]) / 2 <= late_s + _CLOCKS_APART_S
+    }
+    kept = replace(
+        trial,
+        series=None if "series" in foreign else trial.series,
+        histograms=None if "histograms" in foreign else trial.histograms,
+        acks=None if "acks" in foreign else trial.acks,
     )
-
-
-def _ack_from_row(row: dict[str, str]) -> Ack:
-    return Ack(at_s=float(row["at_s"]), match_id=int(row["match_id"]), key=row["key"], ticket_id=int(row["ticket_id"]))
-
-
-def _ledger_from_row(row: dict[str, str]) -> LedgerRow:
-    return LedgerRow.model_validate(
-        {
-            "kind": row["kind"],
-            "match_id": int(row["match_id"]),
-            "quantity": int(row["quantity"]),
-            "ticket_id": int(row["ticket_id"]),
-            "key": row["key"],
-        }
-    )
+    return kept, list(foreign.values())
 
 
 __all__ = [
-    "HistogramRow", "RunDirectory", "TrialData", "open_run", "parse_record", "reserve", "run_id",
-    "save_run", "write_atomically",
+    "RunDirectory", "TrialData", "open_run", "parse_record", "reserve", "run_id",
+    "save_run",
+    "write_atomically",
 ]  # fmt: skip

@@ -37,7 +37,9 @@ from ticketbench.model import (
     Variant,
     Window,
 )
-from ticketbench.store import HistogramRow, TrialData
+from ticketbench.store import TrialData
+from ticketbench.storing.histograms import HistogramRow, Histograms
+from ticketbench.storing.purchases import Acks, Ledger
 
 T0 = 1_800_000_000.0  # Unix seconds at which k6 starts
 GROWTH = 2 ** (1 / 8)  # k6's native histograms: schema 3
@@ -229,9 +231,9 @@ class Trace:
         values: dict[str, Any] = {
             "record": self._record(),
             "series": self._series() if series else None,
-            "histograms": self._histograms() if histograms else None,
-            "acks": self._acks(),
-            "ledger": self._ledger(),
+            "histograms": Histograms.of(self.histograms()) if histograms else None,
+            "acks": Acks.of(self.acks()),
+            "ledger": Ledger.of(self.ledger()),
         }
         return TrialData(**{**values, **changes})
 
@@ -325,7 +327,8 @@ class Trace:
         columns["app.loop_lag_s"] = 0.02 * elapsed
         columns["app.loop_lag_samples"] = 10.0 * elapsed
 
-    def _histograms(self) -> tuple[HistogramRow, ...]:
+    def histograms(self) -> tuple[HistogramRow, ...]:
+        """Return k6's durations second by second."""
         rows = []
         for flow in self.flows:
             for second, samples in enumerate(flow.latencies):
@@ -339,7 +342,8 @@ class Trace:
                     )  # fmt: skip
         return tuple(sorted(rows, key=lambda row: row.t))
 
-    def _sold(self) -> list[Ack]:
+    def acks(self) -> tuple[Ack, ...]:
+        """Return a purchase for each 201."""
         acks: list[Ack] = []
         for flow in self.flows:
             if flow.status != "201":
@@ -348,13 +352,11 @@ class Trace:
                 for _ in samples:
                     number = len(acks) + 1
                     acks.append(Ack(at_s=T0 + second + 0.5, match_id=1, key=f"key-{number}", ticket_id=number))
-        return acks
+        return tuple(acks)
 
-    def _acks(self) -> tuple[Ack, ...]:
-        return tuple(self._sold())
-
-    def _ledger(self) -> tuple[LedgerRow, ...]:
-        tickets = [LedgerRow(kind="ticket", match_id=1, ticket_id=a.ticket_id, key=a.key) for a in self._sold()]
+    def ledger(self) -> tuple[LedgerRow, ...]:
+        """Return the books of one match that sold what was acknowledged."""
+        tickets = [LedgerRow(kind="ticket", match_id=1, ticket_id=a.ticket_id, key=a.key) for a in self.acks()]
         return (
             LedgerRow(kind="capacity", match_id=1, quantity=self.capacity),
             LedgerRow(kind="stock", match_id=1, quantity=self.capacity - len(tickets)),

@@ -3,9 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ticketbench.analysis.audit import audit, total
+from ticketbench.analysis import audit as auditing
+from ticketbench.analysis.audit import total
 from ticketbench.conclusions import Integrity
 from ticketbench.model import Ack, LedgerRow
+from ticketbench.storing.purchases import Acks, Ledger
+
+
+def audit(acks: list[Ack] | None, ledger: list[LedgerRow] | None) -> Integrity:
+    return auditing.audit(None if acks is None else Acks.of(acks), None if ledger is None else Ledger.of(ledger))
 
 
 def ticket(number: int, match: int = 1, key: str = "") -> LedgerRow:

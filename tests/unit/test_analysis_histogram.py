@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.synthetic import GROWTH, buckets_of
-from ticketbench.analysis.histogram import EMPTY, Histogram, merge, merge_rows
-from ticketbench.store import HistogramRow
+from ticketbench.analysis.histogram import EMPTY, Histogram, merge, merge_rows, quantiles_of_each
+from ticketbench.storing.histograms import HistogramRow, Histograms
 
 SAMPLES = st.lists(st.floats(1e-4, 30.0), min_size=1, max_size=200)
 
@@ -97,4 +98,22 @@ def test_rows_merge_like_histograms() -> None:
     rows = [
         HistogramRow(t, "load", "purchase", "POST", "201", True, "", 2.0, 0.02, ((0.009, 0.01, 2.0),)) for t in (1, 2)
     ]
-    assert merge_rows(rows) == Histogram(((0.009, 0.01, 4.0),), 4.0, 0.04)
+    assert merge_rows(Histograms.of(rows)) == Histogram(((0.009, 0.01, 4.0),), 4.0, 0.04)
+
+
+ROWS = st.lists(st.tuples(st.integers(-1, 3), SAMPLES, st.sampled_from([GROWTH, GROWTH**2])), max_size=8)
+
+
+@given(ROWS, st.floats(0, 1))
+def test_quantiles_of_groups_are_those_of_their_merged_rows(
+    rows: list[tuple[int, list[float], float]], q: float
+) -> None:
+    stored = [
+        HistogramRow(0, "load", "r", "GET", "200", True, "", len(s), sum(s), buckets_of(s, growth))
+        for _, s, growth in rows
+    ]
+    found = quantiles_of_each(Histograms.of(stored), np.array([group for group, _, _ in rows], dtype=np.int64), 4, q)
+    for group in range(4):
+        merged = merge_rows(Histograms.of(row for row, (of, _, _) in zip(stored, rows, strict=True) if of == group))
+        expected = merged.quantile(q)
+        assert math.isnan(found[group]) if expected is None else found[group] == pytest.approx(expected, rel=1e-9)

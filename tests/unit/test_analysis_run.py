@@ -1,5 +1,6 @@
 """Whole runs: from made-up trials to outcome, sentence, exit code and the comparison of two stored runs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from ticketbench.analysis.analyse import analyse, exit_code
 from ticketbench.analysis.compare import compare
 from ticketbench.conclusions import Analysis, Comparison
 from ticketbench.errors import UsageError
-from ticketbench.model import LedgerRow, RunRecord, Threshold, Trial
+from ticketbench.model import RunRecord, Threshold, Trial
 from ticketbench.store import TrialData
+from ticketbench.storing.purchases import Acks
 
 SLO = "http_req_duration{name:purchase}"
 Side = tuple[RunRecord, Analysis]
@@ -25,9 +27,8 @@ def two_variants(slow: Trace | None = None) -> Analysis:
 
 def oversold(trial: TrialData, by: int) -> TrialData:
     assert trial.ledger is not None
-    tickets = [row for row in trial.ledger if row.kind == "ticket"]
-    ledger = (LedgerRow(kind="capacity", match_id=1, quantity=len(tickets) - by), *tickets)
-    return TrialData(trial.record, trial.series, trial.histograms, trial.acks, ledger)
+    ledger = replace(trial.ledger, capacity={1: len(trial.ledger.tickets) - by}, stock={})
+    return replace(trial, ledger=ledger)
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ def test_a_run_without_trials_is_invalid() -> None:
 
 def test_a_route_that_does_not_exist_ends_with_3() -> None:
     trace = Trace().requests("/tickets/buy", per_s=100, status="404", expected=False, latency_s=0.001)
-    found = analyse(run_record(of=scenario(goal=None)), [trace.build(acks=(), ledger=None)])
+    found = analyse(run_record(of=scenario(goal=None)), [trace.build(acks=Acks.of(()), ledger=None)])
     assert exit_code(found) == 3
     assert "POST /tickets/buy does not exist: 100 % of its 3000 requests were answered 404" in found.outcome.sentence
 

@@ -1,6 +1,7 @@
 """Each reason not to believe a trial, planted in a trial that is otherwise sound."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ticketbench.analysis.validity import judge
 from ticketbench.conclusions import Validity
 from ticketbench.model import Disturbance, RunRecord, Threshold
 from ticketbench.store import TrialData
+from ticketbench.storing.histograms import Histograms
 
 STEADY = scenario(name="purchase", shape="steady")
 SMOKE = scenario(name="smoke", shape="functional", goal=None)
@@ -136,7 +138,7 @@ def test_k6s_totals_against_prometheus() -> None:
 def test_histograms_that_miss_seconds() -> None:
     whole = spike().build()
     assert whole.histograms is not None
-    found = judged(TrialData(whole.record, whole.series, whole.histograms[:-2], whole.acks, whole.ledger))
+    found = judged(replace(whole, histograms=Histograms.of(tuple(whole.histograms)[:-2])))
     assert found.status == "invalid"
     assert "k6 counted 3000 requests and its stored histograms hold 2800" in only_reason(found)
 

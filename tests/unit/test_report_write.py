@@ -32,7 +32,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
         trace.requests("purchase", per_s=50, latency_s=0.02, scenario="warmup", since_s=0, until_s=10)
         data = trace.build()
         directory.save_trial(
-            data.record, series=data.series, histograms=data.histograms, acks=data.acks, ledger=data.ledger
+            data.record, series=data.series, histograms=data.histograms, acks=trace.acks(), ledger=trace.ledger()
         )
     return directory
 

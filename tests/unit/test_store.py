@@ -23,6 +23,7 @@ from ticketbench.model import (
     Variant,
     Window,
 )
+from ticketbench.storing.histograms import HistogramRow
 
 TRIAL = Trial(id="001", variant="default", repetition=1, position=1)
 
@@ -73,10 +74,10 @@ def directory(tmp_path: Path) -> store.RunDirectory:
 def test_what_is_saved_is_read_back(directory: store.RunDirectory) -> None:
     series = pd.DataFrame(
         {"app.requests{route=/m,status=201}": [1.0, None], "cpu_s{component=app}": [0.1, 0.123456789]},
-        index=pd.Index([1700000000.0, 1700000001.0], name="t"),
+        index=pd.Index([1.0, 2.0], name="t"),
     )
-    histogram = store.HistogramRow(
-        t=1700000001.0,
+    histogram = HistogramRow(
+        t=2.0,
         scenario="main",
         route="a,b\"c'\n",
         method="GET",
@@ -87,16 +88,19 @@ def test_what_is_saved_is_read_back(directory: store.RunDirectory) -> None:
         sum_s=0.5,
         buckets=((0.1, 0.109, 2.0), (0.2, 0.218, 1.0)),
     )
-    ack = Ack(at_s=1700000000.123, match_id=1, key='k"1,\n', ticket_id=7)
+    ack = Ack(at_s=1.123, match_id=1, key='k"1,\n', ticket_id=7)
     row = LedgerRow(kind="ticket", match_id=1, ticket_id=7, key='k"1,\n')
     directory.save_trial(
         trial_record(), summary={"a": 1}, series=series, histograms=[histogram], acks=[ack], ledger=[row]
     )
     (read,) = directory.load_trials()
     assert read.record == trial_record()
-    assert read.histograms == (histogram,)
-    assert read.acks == (ack,)
-    assert read.ledger == (row,)
+    assert read.histograms is not None
+    assert tuple(read.histograms) == (histogram,)
+    assert read.acks is not None
+    assert read.acks.span_s == (ack.at_s, ack.at_s)
+    assert read.ledger is not None
+    assert (read.ledger.sold, read.acks.purchases.missing_in(read.ledger.tickets)) == ({1: 1}, 0)
     assert read.series is not None
     pd.testing.assert_frame_equal(read.series, series)
     assert directory.record() == run_record()
@@ -105,7 +109,8 @@ def test_what_is_saved_is_read_back(directory: store.RunDirectory) -> None:
 def test_what_was_not_measured_is_none_and_what_was_empty_is_empty(directory: store.RunDirectory) -> None:
     directory.save_trial(trial_record(), acks=[])
     (read,) = directory.load_trials()
-    assert read.acks == ()
+    assert read.acks is not None
+    assert len(read.acks) == 0
     assert (read.series, read.histograms, read.ledger) == (None, None, None)
 
 
@@ -187,37 +192,92 @@ def test_an_unknown_key_is_refused(directory: store.RunDirectory) -> None:
         store.open_run(directory.path)
 
 
-@pytest.mark.parametrize("name", [store.SERIES_FILE, store.ACKS_FILE, store.LEDGER_FILE, store.HISTOGRAMS_FILE])
-@pytest.mark.parametrize("content", [b"", b"not gzip", b"\x1f\x8b\x08\x00truncated"])
-def test_a_damaged_data_file_is_refused_in_words(directory: store.RunDirectory, name: str, content: bytes) -> None:
-    directory.save_trial(trial_record())
+DATA_FILES = [store.SERIES_FILE, store.ACKS_FILE, store.LEDGER_FILE, store.HISTOGRAMS_FILE]
+
+
+def reasons_for(directory: store.RunDirectory, name: str, content: bytes) -> tuple[str, ...]:
+    """Save a trial, put ``content`` in the place of one of its files, and return what reading it then says."""
+    directory.save_trial(trial_record(), acks=[], ledger=[], histograms=[])
     (directory.path / "trials" / "001" / name).write_bytes(content)
-    with pytest.raises(UsageError, match=r"damaged|cannot be read"):
-        directory.load_trial("001")
+    read = directory.load_trial("001")
+    assert read.record.status == "damaged"
+    assert (read.acks is None) == (name == store.ACKS_FILE)  # the others are kept
+    assert (read.ledger is None) == (name == store.LEDGER_FILE)
+    assert (read.histograms is None) == (name == store.HISTOGRAMS_FILE)
+    assert read.series is None
+    return read.record.reasons
+
+
+@pytest.mark.parametrize("name", DATA_FILES)
+@pytest.mark.parametrize("content", [b"", b"not gzip", b"\x1f\x8b\x08\x00truncated", gzip.compress(b"a,b\n1,2\n")])
+def test_a_damaged_data_file_costs_that_file_only(directory: store.RunDirectory, name: str, content: bytes) -> None:
+    (reason,) = reasons_for(directory, name, content)
+    assert reason.startswith(f"trials/001/{name} is damaged: ")
+    assert "\n" not in reason
+
+
+HISTOGRAMS_HEAD = "t,scenario,route,method,status,expected,error,count,sum_s,buckets\n"
+LEDGER_HEAD = "kind,match_id,quantity,ticket_id,key\n"
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("name", "text"),
     [
-        "kind,match_id,quantity,ticket_id,key\nticket,1\n",
-        "kind,match_id,quantity,ticket_id,key\nticket,1,1,1,k,more\n",
-        "kind,match_id,quantity,ticket_id,key\nseat,1,1,1,k\n",
-        "kind,match_id,quantity,ticket_id,key\nticket,x,1,1,k\n",
+        (store.LEDGER_FILE, f"{LEDGER_HEAD}ticket,1\n"),
+        (store.LEDGER_FILE, f"{LEDGER_HEAD}ticket,1,1,1,k,more\n"),
+        (store.LEDGER_FILE, f"{LEDGER_HEAD}ticket,1,1,1,k\nticket,1,1,1,k,more\n"),
+        (store.LEDGER_FILE, f"{LEDGER_HEAD}seat,1,1,1,k\n"),
+        (store.LEDGER_FILE, f"{LEDGER_HEAD}ticket,x,1,1,k\n"),
+        (store.LEDGER_FILE, f"{LEDGER_HEAD}ticket,1,1,{2**70},k\n"),
+        (store.HISTOGRAMS_FILE, f"{HISTOGRAMS_HEAD}1,s,r,GET,200,1,,1,1,1:2\n"),
+        (store.HISTOGRAMS_FILE, f"{HISTOGRAMS_HEAD}1,s,r,GET,200,1,,1,1,1:x:2\n"),
+        (store.HISTOGRAMS_FILE, f"{HISTOGRAMS_HEAD}1,s,r,GET,200,1,,1,1,2:1:2\n"),
+        (store.HISTOGRAMS_FILE, f"{HISTOGRAMS_HEAD}nan,s,r,GET,200,1,,1,1,1:2:2\n"),
+        (store.SERIES_FILE, "t,a\n2,1\n1,1\n"),
+        (store.SERIES_FILE, "t,a\n1,x\n"),
+        (store.SERIES_FILE, "a,b\n"),
+    ],
+)  # fmt: skip
+def test_a_table_that_was_tampered_with_is_told_in_a_line(directory: store.RunDirectory, name: str, text: str) -> None:
+    (reason,) = reasons_for(directory, name, gzip.compress(text.encode()))
+    assert reason.startswith(f"trials/001/{name} is damaged: ")
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not JSON"),
+        (b'{"schema_version": 99}', "schema version 99"),
+        (b'{"schema_version": 1}', "is not a TrialRecord: trial"),
     ],
 )
-def test_a_ledger_that_was_tampered_with_is_refused_in_a_line(directory: store.RunDirectory, text: str) -> None:
-    directory.save_trial(trial_record())
-    (directory.path / "trials" / "001" / store.LEDGER_FILE).write_bytes(gzip.compress(text.encode()))
-    with pytest.raises(UsageError, match=r"damaged|cannot be read") as caught:
-        directory.load_trial("001")
-    assert "\n" not in caught.value.message
+def test_a_trial_whose_record_is_lost_keeps_its_data(
+    directory: store.RunDirectory, content: bytes, message: str
+) -> None:
+    directory.save_trial(trial_record(), acks=[Ack(1.0, 1, "k", 1)])
+    (directory.path / "trials" / "001" / "trial.json").write_bytes(content)
+    (read,) = directory.load_trials()
+    assert (read.record.trial, read.record.status, read.record.window) == (TRIAL, "damaged", None)
+    assert "trials/001/trial.json" in read.record.reasons[0]
+    assert message in read.record.reasons[0]
+    assert read.acks is not None
 
 
-def test_series_without_time_are_refused(directory: store.RunDirectory) -> None:
+def test_another_trials_files_are_not_taken_for_its_own(directory: store.RunDirectory) -> None:
     directory.save_trial(trial_record())
-    (directory.path / "trials" / "001" / store.SERIES_FILE).write_bytes(gzip.compress(b"a,b\n"))
-    with pytest.raises(UsageError, match="damaged"):
-        directory.load_trial("001")
+    raw = json.loads((directory.path / "trials" / "001" / "trial.json").read_text())
+    raw["trial"]["id"] = "002"
+    (directory.path / "trials" / "001" / "trial.json").write_text(json.dumps(raw))
+    assert directory.load_trial("001").record.reasons == ("trials/001/trial.json is of trial 002, not of 001",)
+    series = pd.DataFrame({"a": [1.0, 2.0]}, index=pd.Index([900.0, 901.0], name="t"))
+    directory.save_trial(trial_record(), series=series, acks=[Ack(901.0, 1, "k", 1)])
+    read = directory.load_trial("001")
+    assert (read.series, read.acks) == (None, None)
+    assert read.record.reasons == (
+        "trials/001/series.csv.gz is of another time than its trial",
+        "trials/001/acks.csv.gz is of another time than its trial",
+    )
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -7,52 +7,53 @@ violate nothing: the sale is smaller than it could be, and no buyer is wrong. A 
 it is neither acknowledged nor lost.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ticketbench.conclusions import Integrity, IntegrityStatus
-from ticketbench.model import Ack, LedgerRow
+
+if TYPE_CHECKING:
+    from ticketbench.storing.purchases import Acks, Ledger
 
 NAMED_MATCHES: Final = 3  # more of one kind are summed up
 
 _WORST: Final[tuple[IntegrityStatus, ...]] = ("violated", "unknown", "pass")
 
 
-def audit(acks: Sequence[Ack] | None, ledger: Sequence[LedgerRow] | None) -> Integrity:
+def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
     """Return the integrity of one trial; None stands for what was not stored.
 
     Without a ledger nothing can be audited; without acknowledgements ``lost`` stays unknown while oversold, duplicated
     and stranded are still found. A missing input never passes.
     """
-    acknowledged = None if acks is None else {(ack.key, ack.ticket_id, ack.match_id) for ack in acks}
+    acknowledged = None if acks is None else acks.purchases.distinct()
     if ledger is None:
         return Integrity(
             status="unknown",
-            acknowledged=None if acknowledged is None else len(acknowledged),
-            reasons=("the ledger was not stored: nobody knows what the database held",),
+            acknowledged=acknowledged,
+            reasons=("the ledger was not stored or can no longer be read: nobody knows what the database held",),
         )
     books = _Books(ledger)
-    lost = None if acknowledged is None else books.lost(acknowledged)
+    lost = None if acks is None else acks.purchases.missing_in(ledger.tickets)
     oversold, oversold_reasons = books.oversold()
-    duplicated = sum(count - 1 for count in books.tickets_of_key.values() if count > 1)
+    duplicated = len(ledger.ticket_keys) - ledger.ticket_keys.distinct()
     overdrawn, unsold_reasons = books.counters()
     violations = [*oversold_reasons, *overdrawn]
     if lost:
-        violations.append(f"{lost} of {len(acknowledged or ())} acknowledged purchases are not in the database")
+        violations.append(f"{lost} of {acknowledged} acknowledged purchases are not in the database")
     if duplicated:
         violations.append(f"{_tickets(duplicated)} too many: the same purchase (one key) got more than one")
-    unknowns = _unknowns(acknowledged is None, books, len(acknowledged or ()))
+    unknowns = _unknowns(books, acknowledged)
     status: IntegrityStatus = "violated" if violations else "unknown" if unknowns else "pass"
     return Integrity(
         status=status,
         capacity=sum(books.capacity.values()),
-        sold=len(books.tickets),
+        sold=books.tickets,
         oversold=oversold if books.capacity else None,
-        acknowledged=None if acknowledged is None else len(acknowledged),
+        acknowledged=acknowledged,
         lost=lost,
         duplicated=duplicated,
-        stranded=len(books.stranded) if books.uses_redis else 0,
+        stranded=books.stranded,
         reasons=(*violations, *unknowns, *unsold_reasons),
     )
 
@@ -86,51 +87,26 @@ def total(parts: Sequence[tuple[str, Integrity]]) -> Integrity:
 
 
 class _Books:
-    """The ledger's rows, sorted into accounts."""
+    """The ledger's accounts, and what follows from holding them against each other."""
 
-    def __init__(self, ledger: Iterable[LedgerRow]) -> None:
-        self.capacity: Counter[int] = Counter()
-        self.stock: dict[int, int] = {}
-        self.redis_stock: dict[int, int] = {}
-        self.taken: set[tuple[int, str]] = set()
-        self.tickets: list[LedgerRow] = []
-        for row in ledger:
-            if row.kind == "capacity":
-                self.capacity[row.match_id] += row.quantity
-            elif row.kind == "stock":
-                self.stock[row.match_id] = row.quantity
-            elif row.kind == "redis_stock":
-                self.redis_stock[row.match_id] = row.quantity
-            elif row.kind == "redis_taken":
-                self.taken.add((row.match_id, row.key))
-            else:
-                self.tickets.append(row)
-        self.sold = Counter(ticket.match_id for ticket in self.tickets)
-        self.tickets_of_key = Counter(ticket.key for ticket in self.tickets if ticket.key)
-
-    @property
-    def uses_redis(self) -> bool:
-        """Whether Redis kept the stock (locking=redis)."""
-        return bool(self.redis_stock or self.taken)
-
-    @property
-    def stranded(self) -> set[tuple[int, str]]:
-        """What Redis holds as taken and no ticket stands for."""
-        return self.taken - {(ticket.match_id, ticket.key) for ticket in self.tickets}
+    def __init__(self, ledger: "Ledger") -> None:
+        self.capacity = ledger.capacity
+        self.stock = ledger.stock
+        self.redis_stock = ledger.redis_stock
+        self.sold = ledger.sold
+        self.tickets = len(ledger.tickets)
+        self.uses_redis = bool(ledger.redis_stock or len(ledger.taken))  # Redis kept the stock (locking=redis)
+        self.stranded = ledger.taken.missing_in(ledger.buyers)  # taken in Redis, and no ticket stands for it
 
     @property
     def unlisted(self) -> dict[int, int]:
         """Tickets of matches whose capacity is not known."""
         return {match: count for match, count in sorted(self.sold.items()) if match not in self.capacity}
 
-    def lost(self, acknowledged: Iterable[tuple[str, int, int]]) -> int:
-        """Count the acknowledged purchases that the database does not hold as they were told: ticket, key and match."""
-        held = {(ticket.key, ticket.ticket_id, ticket.match_id) for ticket in self.tickets}
-        return sum(purchase not in held for purchase in acknowledged)
-
     def oversold(self) -> tuple[int, list[str]]:
         """Count tickets beyond each match's capacity; a match with seats left never makes up for another."""
-        excess = {m: self.sold[m] - seats for m, seats in sorted(self.capacity.items()) if self.sold[m] > seats}
+        sold = {match: self.sold.get(match, 0) for match in self.capacity}
+        excess = {m: sold[m] - seats for m, seats in sorted(self.capacity.items()) if sold[m] > seats}
         reasons = [
             f"match {match} was oversold by {_tickets(count)}: {self.sold[match]} sold of {self.capacity[match]}"
             for match, count in excess.items()
@@ -143,7 +119,7 @@ class _Books:
         Where Redis keeps the stock, the database's counter is not used by a purchase and says nothing.
         """
         apart = {
-            match: (self.capacity[match] - left, self.sold[match])
+            match: (self.capacity[match] - left, self.sold.get(match, 0))
             for match, left in sorted(self.stock.items())
             if match in self.capacity and match not in self.redis_stock
         }
@@ -166,11 +142,11 @@ class _Books:
         if rest := sum(hidden.values()) - sum(hidden[match] for match in _largest(hidden)):
             unsold.append(f"{len(hidden) - NAMED_MATCHES} more matches hide {_tickets(rest)} in the same way")
         if self.stranded:
-            unsold.append(f"{_tickets(len(self.stranded))} taken in Redis without a row in the database: stranded")
+            unsold.append(f"{_tickets(self.stranded)} taken in Redis without a row in the database: stranded")
         return overdrawn, unsold
 
 
-def _unknowns(no_acks: bool, books: _Books, acknowledged: int) -> list[str]:  # noqa: FBT001
+def _unknowns(books: _Books, acknowledged: int | None) -> list[str]:
     reasons = [
         f"match {match} has {_tickets(count)} and no known capacity: whether it was oversold is unknown"
         for match, count in books.unlisted.items()
@@ -182,11 +158,11 @@ def _unknowns(no_acks: bool, books: _Books, acknowledged: int) -> list[str]:  # 
     fallen = sum(seats - books.stock.get(match, seats) for match, seats in books.capacity.items())
     if not books.tickets and fallen > 0 and not books.uses_redis:
         reasons.append(f"the counters fell by {fallen} and the ledger holds no ticket at all")
-    if no_acks:
+    if acknowledged is None:
         reasons.append("k6's acknowledged purchases were not stored: whether any was lost is unknown")
     elif not acknowledged and books.tickets:
         reasons.append(
-            f"{_tickets(len(books.tickets))} sold and none logged as acknowledged (a script does so with a line"
+            f"{_tickets(books.tickets)} sold and none logged as acknowledged (a script does so with a line"
             " `ACK {...}`): whether any was lost is unknown"
         )
     return reasons

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ticketbench.conclusions import Latency
 
 if TYPE_CHECKING:
-    from ticketbench.store import HistogramRow
+    from ticketbench.storing.histograms import Histograms
 
 Bucket = tuple[float, float, float]
 
@@ -79,16 +82,65 @@ class Histogram:
 EMPTY = Histogram((), 0.0, 0.0)
 
 
-def merge_rows(rows: "Iterable[HistogramRow]") -> Histogram:
+def merge_rows(rows: "Histograms") -> Histogram:
     """Return one histogram of all ``rows``."""
-    counts: dict[tuple[float, float], float] = {}
-    count = sum_s = 0.0
-    for row in rows:
-        count += row.count
-        sum_s += row.sum_s
-        for low, high, inside in row.buckets:
-            counts[low, high] = counts.get((low, high), 0.0) + inside
-    return Histogram(_without_overlap(counts), count, sum_s)
+    inside = np.bincount(rows.bucket, weights=rows.inside, minlength=len(rows.bounds))
+    counts = {
+        (low, high): count
+        for (low, high), count in zip(rows.bounds.tolist(), inside.tolist(), strict=True)
+        if count > 0
+    }
+    return Histogram(_without_overlap(counts), float(rows.count.sum()), float(rows.sum_s.sum()))
+
+
+def quantiles_of_each(rows: "Histograms", group: NDArray[np.int64], groups: int, q: float) -> NDArray[np.float64]:
+    """Return the quantile ``q`` of the requests of each group of rows; NaN for a group without requests.
+
+    ``group`` numbers each row's group from 0 to ``groups`` - 1; rows of a negative number are left out. The same
+    figures as :func:`merge_rows` and :meth:`Histogram.quantile` would give one after the other.
+    """
+    counts, bounds = _by_group(rows, group, groups)
+    below = np.cumsum(counts, axis=1)
+    total = below[:, -1] if below.shape[1] else np.zeros(groups)
+    rank = q * total * (1 - _ROUNDING)
+    reached = (below >= rank[:, None]) & (counts > 0)
+    at = np.where(reached.any(axis=1), reached.argmax(axis=1), below.shape[1] - 1) if below.shape[1] else None
+    found = np.full(groups, np.nan)
+    if at is None:
+        return found
+    each = np.arange(groups)
+    some = total > 0
+    low, high, inside = bounds[at, 0], bounds[at, 1], counts[each, at]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.minimum(1.0, (rank - (below[each, at] - inside)) / inside)
+        logarithmic = low * (high / low) ** share
+    linear = np.maximum(0.0, low + share * np.where(np.isinf(high), 0.0, high - low))
+    value = np.where(np.isinf(high), low, np.where(low <= 0, linear, logarithmic))
+    found[some] = value[some]
+    return found
+
+
+def _by_group(
+    rows: "Histograms", group: NDArray[np.int64], groups: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each group's requests by bucket (groups x buckets), and the buckets: sorted, and without overlap."""
+    kept = rows.only(group >= 0)
+    width = len(rows.bounds)
+    cell = np.repeat(group[group >= 0], kept.lengths) * width + kept.bucket
+    flat = np.bincount(cell, weights=kept.inside, minlength=groups * width)
+    counts: NDArray[np.float64] = flat.astype(np.float64).reshape(groups, width)
+    order = np.lexsort((rows.bounds[:, 1], rows.bounds[:, 0]))
+    order = order[counts.sum(axis=0)[order] > 0]
+    bounds, counts = rows.bounds[order], counts[:, order]
+    if (bounds[:-1, 1] <= bounds[1:, 0]).all():
+        return counts, bounds
+    edges = sorted(set(bounds.ravel().tolist()))
+    parts = {pair: at for at, pair in enumerate(pairwise(edges))}
+    split = np.zeros((len(bounds), len(parts)))
+    for at, (low, high) in enumerate(bounds.tolist()):
+        for part_low, part_high, share in _parts(low, high, edges):
+            split[at, parts[part_low, part_high]] = share
+    return counts @ split, np.array(list(parts), dtype=np.float64)
 
 
 def merge(histograms: Iterable[Histogram]) -> Histogram:

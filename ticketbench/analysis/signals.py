@@ -11,7 +11,7 @@ their jitter, and k6's series lag, so the first seconds show too little and thos
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +24,8 @@ from ticketbench.conclusions import Errors, Saturation, Signals, Traffic
 from ticketbench.model import RunRecord, Scenario, Schedule, Window
 
 if TYPE_CHECKING:
-    from ticketbench.store import HistogramRow, TrialData
+    from ticketbench.store import TrialData
+    from ticketbench.storing.histograms import Answer, Histograms
 
 # k6's series lag by about a second: a push brings what was seen since the one before, stamped with its end.
 K6_LAG_S: Final = 1.0
@@ -114,10 +115,11 @@ def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
         return None
     scenario = run.plan.scenario
     series = Series(trial.series)
-    rows = tuple(counted_rows(trial.histograms or (), scenario, schedule, window))
+    everything = _histograms(trial)
+    rows = counted_rows(everything, scenario, schedule, window)
     even = even_flow(window, schedule) if scenario.shape == "steady" else None
-    goal = [row for row in rows if scenario.goal is None or row.route == scenario.goal]
-    good = [row for row in goal if is_success(row)]
+    goal = rows if scenario.goal is None else rows.having(lambda answer: answer.route == scenario.goal)
+    good = goal.having(is_success)
     latency = merge_rows(good)
     traffic = _Traffic(series, scenario, schedule, window, even)
     measured = trial.histograms is not None
@@ -131,13 +133,13 @@ def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
         ),
         routes=tuple(_routes(rows)),
         latency=latency,
-        everything=merge_rows(trial.histograms or ()),
-        per_request=_per_request(series, window, [row for row in rows if row.status != "0"], even),
+        everything=merge_rows(everything),
+        per_request=_per_request(series, window, rows.having(lambda answer: answer.status != "0"), even),
         sold_out_after_s=_sold_out_after_s(rows, window),
         window_s=window.duration_s,
-        requests=round(sum(row.count for row in rows)),
+        requests=_total(rows),
         failed=sum(errors.by_kind.values()),
-        goal_requests=round(sum(row.count for row in goal)),
+        goal_requests=_total(goal),
         offered=traffic.offered,
         started=traffic.started,
     )
@@ -158,33 +160,40 @@ def even_flow(window: Window, schedule: Schedule) -> tuple[float, float] | None:
     return (float(start), float(end)) if end > start else None
 
 
-def counted_rows(
-    rows: "Iterable[HistogramRow]", scenario: Scenario, schedule: Schedule, window: Window
-) -> "Iterable[HistogramRow]":
-    """Yield the rows whose requests count; see the module's docstring."""
-    by_time = _warms_up_by_time(scenario, schedule)
-    low, high = window.start_s + K6_LAG_S, window.end_s + K6_LAG_S
-    for row in rows:
-        if row.scenario not in schedule.warmup_scenarios and (not by_time or low < row.t <= high):
-            yield row
+def _histograms(trial: "TrialData") -> "Histograms":
+    from ticketbench.storing.histograms import Histograms
+
+    return Histograms.of(()) if trial.histograms is None else trial.histograms
+
+
+def _total(rows: "Histograms") -> int:
+    return round(float(rows.count.sum()))
+
+
+def counted_rows(rows: "Histograms", scenario: Scenario, schedule: Schedule, window: Window) -> "Histograms":
+    """Return the rows whose requests count; see the module's docstring."""
+    counts = rows.where(lambda answer: answer.scenario not in schedule.warmup_scenarios)
+    if _warms_up_by_time(scenario, schedule):
+        counts &= (rows.t > window.start_s + K6_LAG_S) & (rows.t <= window.end_s + K6_LAG_S)
+    return rows.only(counts)
 
 
 def _warms_up_by_time(scenario: Scenario, schedule: Schedule) -> bool:
     return scenario.shape == "steady" and not schedule.warmup_scenarios and schedule.window_start_s > 0
 
 
-def is_success(row: "HistogramRow") -> bool:
-    """Return whether the answers of a row did what was asked: 2xx, and expected by the script."""
-    return row.expected and row.status.startswith("2")
+def is_success(answer: "Answer") -> bool:
+    """Return whether such an answer did what was asked: 2xx, and expected by the script."""
+    return answer.expected and answer.status.startswith("2")
 
 
-def error_kind(row: "HistogramRow") -> str:
+def error_kind(answer: "Answer") -> str:
     """Return the word for a failed request: its HTTP status, or what went wrong on the way."""
-    if row.status not in ("", "0"):
-        return row.status
-    if row.error in _TRANSPORT_ERRORS:
-        return _TRANSPORT_ERRORS[row.error]
-    return f"k6 error {row.error}" if row.error else "no answer"
+    if answer.status not in ("", "0"):
+        return answer.status
+    if answer.error in _TRANSPORT_ERRORS:
+        return _TRANSPORT_ERRORS[answer.error]
+    return f"k6 error {answer.error}" if answer.error else "no answer"
 
 
 # --- traffic ----------------------------------------------------------------------------------------------------------
@@ -231,7 +240,7 @@ class _Traffic:
         count = known(series.increase(name, np.array(by_time), where)[0])
         return None if count is None else count * self._load_s / (by_time[1] - by_time[0])
 
-    def signals(self, rows: "Sequence[HistogramRow]", good: "Sequence[HistogramRow]", *, measured: bool) -> Traffic:
+    def signals(self, rows: "Histograms", good: "Histograms", *, measured: bool) -> Traffic:
         """Return the rates; None where ``measured`` says that there are no histograms to count requests by."""
         return Traffic(
             offered_per_s=None if self.offered is None else self.offered / self._load_s,
@@ -239,15 +248,16 @@ class _Traffic:
             goodput_per_s=_per_s(good, self._window, self._even) if measured else None,
             requests_per_s=_per_s(rows, self._window, self._even) if measured else None,
             dropped=self._dropped,
-            good=round(sum(row.count for row in good)),
+            good=_total(good),
         )
 
 
-def _per_s(rows: "Iterable[HistogramRow]", window: Window, even: tuple[float, float] | None) -> float:
+def _per_s(rows: "Histograms", window: Window, even: tuple[float, float] | None) -> float:
     """Return requests per second: of the whole event, or in the time of even flow."""
     if even is None:
-        return sum(row.count for row in rows) / window.duration_s
-    return sum(row.count for row in rows if even[0] < row.t <= even[1]) / (even[1] - even[0])
+        return float(rows.count.sum()) / window.duration_s
+    inside = (rows.t > even[0]) & (rows.t <= even[1])
+    return float(rows.count[inside].sum()) / (even[1] - even[0])
 
 
 def _not_warmup(schedule: Schedule) -> Where:
@@ -260,37 +270,40 @@ def _not_warmup(schedule: Schedule) -> Where:
 # --- errors, routes, saturation, costs --------------------------------------------------------------------------------
 
 
-def _errors(rows: "Sequence[HistogramRow]", *, measured: bool) -> Errors:
+def _by_answer(rows: "Histograms") -> "Iterable[tuple[Answer, int]]":
+    """Return each kind of answer that came, with how many requests got it."""
+    counts = np.bincount(rows.answer, weights=np.rint(rows.count), minlength=len(rows.answers))
+    return ((answer, round(count)) for answer, count in zip(rows.answers, counts.tolist(), strict=True) if count > 0)
+
+
+def _errors(rows: "Histograms", *, measured: bool) -> Errors:
     by_kind: Counter[str] = Counter()
     answered: Counter[str] = Counter()
-    total = 0.0
-    for row in rows:
-        total += row.count
-        if not row.expected:
-            by_kind[error_kind(row)] += round(row.count)
-        elif row.status[:1] not in ("2", "3"):
-            answered[row.status] += round(row.count)
+    total = float(rows.count.sum())
+    for answer, count in _by_answer(rows):
+        if not answer.expected:
+            by_kind[error_kind(answer)] += count
+        elif answer.status[:1] not in ("2", "3"):
+            answered[answer.status] += count
     ratio = min(1.0, sum(by_kind.values()) / total) if measured and total > 0 else None
     return Errors(ratio=ratio, by_kind=dict(by_kind.most_common()), answered=dict(answered.most_common()))
 
 
-def _routes(rows: "Sequence[HistogramRow]") -> Iterable[RouteData]:
-    by_route: dict[tuple[str, str], list[HistogramRow]] = {}
-    for row in rows:
-        by_route.setdefault((row.route, row.method), []).append(row)
-    for (route, method), of in sorted(by_route.items()):
+def _routes(rows: "Histograms") -> Iterable[RouteData]:
+    for route, method in sorted({(answer.route, answer.method) for answer, _ in _by_answer(rows)}):
+        of = rows.having(lambda answer, name=(route, method): (answer.route, answer.method) == name)  # type: ignore[misc]
         by_status: Counter[str] = Counter()
-        for row in of:
-            by_status[row.status] += round(row.count)
-        failed = [row for row in of if not row.expected]
+        for answer, count in _by_answer(of):
+            by_status[answer.status] += count
+        failed = of.having(lambda answer: not answer.expected)
         yield RouteData(
             method=method,
             name=route,
             by_status=dict(by_status.most_common()),
-            failed=round(sum(row.count for row in failed)),
-            unexpected_404=round(sum(row.count for row in failed if row.status == "404")),
-            good=merge_rows(row for row in of if row.expected and row.status[:1] in ("2", "3")),
-            bad=merge_rows(failed) if failed else EMPTY,
+            failed=_total(failed),
+            unexpected_404=_total(failed.having(lambda answer: answer.status == "404")),
+            good=merge_rows(of.having(lambda answer: answer.expected and answer.status[:1] in ("2", "3"))),
+            bad=merge_rows(failed) if len(failed) else EMPTY,
         )
 
 
@@ -303,7 +316,7 @@ def _saturation(series: Series, window: Window, machine: Machine) -> dict[str, S
 
 
 def _per_request(
-    series: Series, window: Window, answered: "Sequence[HistogramRow]", even: tuple[float, float] | None
+    series: Series, window: Window, answered: "Histograms", even: tuple[float, float] | None
 ) -> dict[str, float]:
     """Return seconds of CPU and of statements per answered request; what was not measured has no key.
 
@@ -322,9 +335,9 @@ def _per_request(
     return {name: used / per_s for name, used in spent.items() if used is not None}
 
 
-def _sold_out_after_s(rows: "Sequence[HistogramRow]", window: Window) -> float | None:
-    ends = [row.t for row in rows if row.status == "409" and row.count > 0]
-    return max(0.0, min(ends) - K6_LAG_S - window.start_s) if ends else None
+def _sold_out_after_s(rows: "Histograms", window: Window) -> float | None:
+    ends = rows.t[rows.where(lambda answer: answer.status == "409") & (rows.count > 0)]
+    return max(0.0, float(ends.min()) - K6_LAG_S - window.start_s) if len(ends) else None
 
 
 def _edges(window: Window) -> Array:

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Final
 from ticketbench.model import Scenario, Schedule
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ticketbench.analysis.series import Array, Labels, Series
-    from ticketbench.store import HistogramRow, TrialData
+    from ticketbench.store import TrialData
+    from ticketbench.storing.histograms import Answer, Histograms
 
 # A row of the histograms belongs to the second of the series whose end is nearest, and their clocks are the same.
 _SAME_SECOND_S: Final = 0.5
@@ -50,18 +54,22 @@ def timeline(trial: "TrialData", schedule: Schedule, scenario: Scenario) -> Time
         return None
     import numpy as np  # heavy, and the record above is wanted without it
 
+    from ticketbench.analysis.histogram import quantiles_of_each
     from ticketbench.analysis.series import Series
+    from ticketbench.storing.histograms import Histograms
 
     series = Series(trial.series)
-    rows = [row for row in trial.histograms or () if row.scenario not in schedule.warmup_scenarios]
+    stored = Histograms.of(()) if trial.histograms is None else trial.histograms
+    rows = stored.having(lambda answer: answer.scenario not in schedule.warmup_scenarios)
     first = window.start_s - schedule.window_start_s
     ends = _seconds(series.t, rows, first, window.end_s + 1.0)
     if len(ends) < 1:
         return None
     edges = np.concatenate([[ends[0] - 1.0], ends])
-    good = [row for row in rows if _is_goal(row, scenario)]
-    failed = [row for row in rows if not row.expected]
-    quantiles = _quantiles(good, ends)
+    good = rows.having(lambda answer: _is_goal(answer, scenario))
+    failed = rows.having(lambda answer: not answer.expected)
+    second = _seconds_of(good, ends)
+    p50, p95, p99 = (_plain(quantiles_of_each(good, second, len(ends), q)) for q in (0.50, 0.95, 0.99))
     usages = _usages(trial, series, edges, schedule)
     measured = trial.histograms is not None
     counts = _counts(rows, ends)
@@ -73,17 +81,17 @@ def timeline(trial: "TrialData", schedule: Schedule, scenario: Scenario) -> Time
         offered_per_s=_offered(schedule, [float(end - first) for end in ends]),
         achieved_per_s=_plain(series.increase("k6.iterations", edges, _counts_for(schedule)) / np.diff(edges)),
         goodput_per_s=[value if measured else None for value in _counts(good, ends)],
-        p50_s=[of[0] for of in quantiles],
-        p95_s=[of[1] for of in quantiles],
-        p99_s=[of[2] for of in quantiles],
+        p50_s=p50,
+        p95_s=p95,
+        p99_s=p99,
         error_ratio=[bad / all_ if all_ > 0 else None for bad, all_ in zip(_counts(failed, ends), counts, strict=True)],
         utilisation={name: _plain(busy) for name, (busy, _) in usages.items() if not np.isnan(busy).all()},
         queue={name: _plain(waiting) for name, (_, waiting) in usages.items() if not np.isnan(waiting).all()},
     )
 
 
-def _is_goal(row: "HistogramRow", scenario: Scenario) -> bool:
-    return row.expected and row.status.startswith("2") and scenario.goal in (None, row.route)
+def _is_goal(answer: "Answer", scenario: Scenario) -> bool:
+    return answer.expected and answer.status.startswith("2") and scenario.goal in (None, answer.route)
 
 
 def _counts_for(schedule: Schedule) -> "Callable[[Labels], bool]":
@@ -93,40 +101,32 @@ def _counts_for(schedule: Schedule) -> "Callable[[Labels], bool]":
     return where
 
 
-def _seconds(t: "Array", rows: "Iterable[HistogramRow]", first: float, last: float) -> "Array":
+def _seconds(t: "Array", rows: "Histograms", first: float, last: float) -> "Array":
     """Return the ends of the seconds to show: the rows of the series, or where there is none the histograms'."""
     import numpy as np
 
-    ends = t if len(t) else np.unique(np.array([row.t for row in rows], dtype=float))
+    ends = t if len(t) else np.unique(rows.t)
     return np.asarray(ends[(ends > first) & (ends <= last)], dtype=np.float64)
 
 
-def _at(row: "HistogramRow", ends: "Array") -> int | None:
+def _seconds_of(rows: "Histograms", ends: "Array") -> "NDArray[np.int64]":
+    """Return for each row the second that it belongs to, as a number of ``ends``; -1 for one that is not shown."""
     import numpy as np
 
-    index = int(np.argmin(np.abs(ends - row.t)))
-    return index if abs(float(ends[index]) - row.t) <= _SAME_SECOND_S else None
+    after = np.clip(np.searchsorted(ends, rows.t), 0, len(ends) - 1)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(np.abs(ends[before] - rows.t) <= np.abs(ends[after] - rows.t), before, after)
+    return np.where(np.abs(ends[nearest] - rows.t) <= _SAME_SECOND_S, nearest, -1).astype(np.int64)
 
 
-def _counts(rows: "Iterable[HistogramRow]", ends: "Array") -> list[float]:
-    counts = [0.0] * len(ends)
-    for row in rows:
-        index = _at(row, ends)
-        if index is not None:
-            counts[index] += row.count
+def _counts(rows: "Histograms", ends: "Array") -> list[float]:
+    import numpy as np
+
+    second = _seconds_of(rows, ends)
+    counts: list[float] = np.bincount(
+        second[second >= 0], weights=rows.count[second >= 0], minlength=len(ends)
+    ).tolist()
     return counts
-
-
-def _quantiles(rows: "Iterable[HistogramRow]", ends: "Array") -> list[tuple[float | None, float | None, float | None]]:
-    from ticketbench.analysis.histogram import merge_rows
-
-    by_second: list[list[HistogramRow]] = [[] for _ in ends]
-    for row in rows:
-        index = _at(row, ends)
-        if index is not None:
-            by_second[index].append(row)
-    histograms = [merge_rows(of) for of in by_second]
-    return [(h.quantile(0.50), h.quantile(0.95), h.quantile(0.99)) for h in histograms]
 
 
 def _offered(schedule: Schedule, ends: "Iterable[float]") -> list[float | None]:

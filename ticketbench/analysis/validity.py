@@ -118,7 +118,7 @@ def _ended(trial: "TrialData") -> Iterator[Reason]:
     record = trial.record
     if record.status != "done":
         why = f": {'; '.join(record.reasons)}" if record.reasons else ""
-        word = "was interrupted" if record.status == "interrupted" else "failed"
+        word = {"interrupted": "was interrupted", "damaged": "can no longer be read whole"}.get(record.status, "failed")
         why = "" if why in (": interrupted", ": terminated") else why
         yield Reason("invalid", f"the trial {word}{why}")
     else:
@@ -148,7 +148,7 @@ def _disturbed(trial: "TrialData", *, performance: bool) -> Iterator[Reason]:
 
 def _missing(trial: "TrialData", series: Series, *, stack: str) -> Iterator[Reason]:
     names = series.names()
-    if trial.histograms is None or not any(row.count for row in trial.histograms):
+    if trial.histograms is None or not (trial.histograms.count > 0).any():
         yield Reason("invalid", "k6's latency histograms are missing: no latency and no error is known")
     if not {"k6.requests", "k6.iterations"} & names:
         yield Reason("invalid", "k6's series are missing in Prometheus: neither traffic nor drops are known")

@@ -1,6 +1,6 @@
 """The one place that takes a stored run through judgement to files: analysis.json and the reports asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ticketbench.analysis.analyse import analyse
@@ -8,31 +8,40 @@ from ticketbench.analysis.timeline import Timeline, timeline
 from ticketbench.conclusions import Analysis
 from ticketbench.model import RunRecord
 from ticketbench.report import FORMATS, ReportInput
-from ticketbench.store import RunDirectory
+from ticketbench.store import RunDirectory, TrialData
 
 
 def judge(directory: RunDirectory) -> tuple[RunRecord, Analysis]:
-    """Judge a stored run from its files alone. Raises UsageError for a damaged one."""
+    """Judge a stored run from its files alone. Raises UsageError where ``run.json`` is damaged."""
     run = directory.record()
     return run, analyse(run, directory.load_trials())
 
 
-def timelines(directory: RunDirectory, run: RunRecord) -> tuple[Timeline, ...]:
-    """Return the stored trials second by second, those that have series."""
-    plan = run.plan
-    drawn = (
-        timeline(trial, plan.schedules[trial.record.trial.variant], plan.scenario) for trial in directory.load_trials()
-    )
-    return tuple(line for line in drawn if line is not None)
+def judge_and_draw(directory: RunDirectory) -> ReportInput:
+    """Judge a stored run, and keep its trials second by second, those that have series; each is read once.
+
+    Raises UsageError where ``run.json`` is damaged.
+    """
+    run = directory.record()
+    lines: list[Timeline] = []
+
+    def kept(trials: Iterable[TrialData]) -> Iterator[TrialData]:
+        for trial in trials:
+            line = timeline(trial, run.plan.schedules[trial.record.trial.variant], run.plan.scenario)
+            if line is not None:
+                lines.append(line)
+            yield trial
+
+    analysis = analyse(run, kept(directory.load_trials()))
+    return ReportInput(run=run, analysis=analysis, timelines=tuple(lines))
 
 
 def write(directory: RunDirectory, formats: Sequence[str]) -> tuple[Analysis, tuple[Path, ...]]:
     """Write analysis.json and each of ``formats`` (keys of FORMATS) into the run's folder; return what was written.
 
-    Raises UsageError for a damaged run, EnvironmentFailure where the folder cannot be written.
+    Raises UsageError where ``run.json`` is damaged, EnvironmentFailure where the folder cannot be written.
     """
-    run, analysis = judge(directory)
-    directory.save_analysis(analysis)
-    data = ReportInput(run=run, analysis=analysis, timelines=timelines(directory, run))
+    data = judge_and_draw(directory)
+    directory.save_analysis(data.analysis)
     written = [directory.save_report(FORMATS[name][0], FORMATS[name][1](data)) for name in formats]
-    return analysis, tuple(written)
+    return data.analysis, tuple(written)
