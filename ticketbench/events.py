@@ -5,6 +5,29 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class PlannedTrial:
+    """A trial that is still to come: its 1-based ``position`` in the plan, and how long it is expected to take."""
+
+    position: int
+    variant: str
+    expected_s: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What this invocation is about to measure, told once, before its first phase.
+
+    ``trials`` are those that are still to be measured, in their order. ``expected_s`` is for all of it, from the start
+    of the stack to the report; ``at_most`` says that it is a bound, because a script ends when its work is done.
+    """
+
+    scenario: str
+    trials: tuple[PlannedTrial, ...]
+    expected_s: float
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
 class Phase:
     """A phase of the run began: ``name`` is one of start, reset, warm-up, window, drain, collect, audit, stop.
 
@@ -47,7 +70,40 @@ class TrialStored:
     summary: str
 
 
-Event = Phase | Provide | Notice | TrialStored
+@dataclass(frozen=True)
+class Figures:
+    """What a load does just now: rates over the last seconds, warm-up included. None is "not known", never 0.
+
+    ``p95_s`` is of the successful requests of the scenario's goal, ``error_ratio`` the failed among all requests,
+    ``dropped`` the dropped iterations of the trial so far. For the eye only: nothing is concluded from them.
+    """
+
+    achieved_per_s: float | None = None
+    goodput_per_s: float | None = None
+    p95_s: float | None = None
+    error_ratio: float | None = None
+    dropped: int | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a load goes on, told about once a second while it runs.
+
+    ``elapsed_s`` and ``left_s`` are of the phase; ``left_s`` is None where nobody can know. ``offered_per_s`` is the
+    schedule's rate of this moment, None where it has none (a closed model, a warm-up).
+    """
+
+    phase: str
+    variant: str
+    trial: int
+    of: int
+    elapsed_s: float
+    left_s: float | None
+    offered_per_s: float | None
+    figures: Figures
+
+
+Event = Planned | Phase | Progress | Provide | Notice | TrialStored
 Emit = Callable[[Event], None]
 
 

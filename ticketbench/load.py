@@ -57,16 +57,29 @@ class LoadInterrupted(Interrupted):
 
 OnStart = Callable[[int], None]
 OnPhase = Callable[[str, float | None], None]
+OnTick = Callable[[float], None]
 ShouldStop = Callable[[], str | None]
 
 
-def run_load(execution: Execution, *, on_start: OnStart, on_phase: OnPhase, should_stop: ShouldStop) -> LoadOutcome:
+def _no_tick(_elapsed_s: float) -> None:
+    pass
+
+
+def run_load(
+    execution: Execution,
+    *,
+    on_start: OnStart,
+    on_phase: OnPhase,
+    should_stop: ShouldStop,
+    on_tick: OnTick = _no_tick,
+) -> LoadOutcome:
     """Run k6 from start to end, and return what it did. k6 never outlives this call, however it ends.
 
     ``on_start`` gets the process id (again, with another one, where k6 had to be started anew because its port was
     taken). ``on_phase`` gets ``warm-up``, ``window`` and ``drain`` as they begin, with their planned seconds where
-    known. ``should_stop`` is asked every 0.2 s; a reason stops k6 at once. Call it from the main thread: k6 is killed
-    by the kernel when the thread that started it ends.
+    known. ``on_tick`` gets the seconds since the start about five times a second; it holds up the watching, so it must
+    return at once. ``should_stop`` is asked every 0.2 s; a reason stops k6 at once. Call it from the main thread: k6
+    is killed by the kernel when the thread that started it ends.
 
     Raises EnvironmentFailure where k6 cannot be started, and LoadInterrupted, which carries the partial outcome, when
     Interrupted or KeyboardInterrupt is raised meanwhile.
@@ -74,18 +87,20 @@ def run_load(execution: Execution, *, on_start: OnStart, on_phase: OnPhase, shou
     require_descriptors(execution.schedule.max_vus)
     for _ in range(PORT_ATTEMPTS):
         child = Child(execution, free_port())
-        outcome = _attend(child, on_start, on_phase, should_stop)
+        outcome = _attend(child, on_start, on_phase, on_tick, should_stop)
         if child.process.returncode != k6.EXIT_PORT_BUSY:
             return outcome
     raise EnvironmentFailure(f"k6 found its port taken {PORT_ATTEMPTS} times in a row", "free some ports and try again")
 
 
-def _attend(child: Child, on_start: OnStart, on_phase: OnPhase, should_stop: ShouldStop) -> LoadOutcome:
+def _attend(
+    child: Child, on_start: OnStart, on_phase: OnPhase, on_tick: OnTick, should_stop: ShouldStop
+) -> LoadOutcome:
     seen = _Seen()
     try:
         on_start(child.process.pid)
         _watch_start(child, seen, should_stop)
-        _watch_load(child, seen, on_phase, should_stop)
+        _watch_load(child, seen, on_phase, on_tick, should_stop)
     except (KeyboardInterrupt, Interrupted) as error:
         signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
         seen.aborted = Interrupted(signum).message
@@ -142,12 +157,13 @@ def _watch_start(child: Child, seen: _Seen, should_stop: ShouldStop) -> None:
         seen.started_monotonic_s = time.monotonic() - seen.started_within_s
 
 
-def _watch_load(child: Child, seen: _Seen, on_phase: OnPhase, should_stop: ShouldStop) -> None:
+def _watch_load(child: Child, seen: _Seen, on_phase: OnPhase, on_tick: OnTick, should_stop: ShouldStop) -> None:
     """Tell the phases as they begin, until k6 has ended by itself, is asked to, or overruns."""
     schedule = child.execution.schedule
     while seen.started_s is not None and seen.aborted is None:
         elapsed_s = time.monotonic() - seen.started_monotonic_s
         _announce(schedule, seen, elapsed_s, on_phase)
+        on_tick(elapsed_s)
         if child.ended(WATCH_POLL_S):
             _announce(schedule, seen, schedule.window_end_s if seen.ended_s is None else elapsed_s, on_phase)
             break

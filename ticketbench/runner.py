@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from ticketbench import __version__, collect, interrupts, k6, ledger, load, machine, scenario, store
+from ticketbench import __version__, collect, interrupts, k6, ledger, live, load, machine, scenario, store
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
@@ -66,8 +66,10 @@ def run(
     this = Run(plan, script, stack, directory, emit)
     if directory.has_run():
         this.recorded, this.session = True, 1 + max((record.session for record in stored), default=1)
+    trials = unfinished(plan, stored)
+    emit(planning.planned(plan, trials))
     with _up(this, keep=keep):
-        for trial in unfinished(plan, stored):
+        for trial in trials:
             directory.supersede(trial.id)
             measured = _measure(this, trial)
             _store(this, measured)
@@ -152,9 +154,6 @@ def _load(this: Run, measured: Measured) -> None:
     endpoints, sampler, watch = _there(measured.endpoints), _there(this.sampler), _there(measured.watch)
     schedule = plan.schedules[trial.variant]
 
-    def on_phase(name: str, expected_s: float | None) -> None:
-        this.emit(Phase(name, trial.variant, trial.position, len(plan.trials), expected_s))
-
     def on_start(pid: int) -> None:
         sampler.watch("k6", pid)
         watch.k6_started(pid)
@@ -172,9 +171,18 @@ def _load(this: Run, measured: Measured) -> None:
         schedule=schedule,
         slos=plan.scenario.slos,
     )
+    follow = live.LiveLoad(
+        endpoints.prometheus_url, execution.trial_id, plan.scenario, schedule, trial, len(plan.trials), this.emit
+    )
     try:
-        with watch:
-            outcome = load.run_load(execution, on_start=on_start, on_phase=on_phase, should_stop=watch.fault)
+        with watch, follow:
+            outcome = load.run_load(
+                execution,
+                on_start=on_start,
+                on_phase=follow.on_phase,
+                on_tick=follow.on_tick,
+                should_stop=watch.fault,
+            )
     except load.LoadInterrupted as interrupt:
         measured.outcome = interrupt.outcome
         raise

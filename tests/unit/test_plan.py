@@ -134,8 +134,20 @@ def test_a_plan_of_a_thousand_trials_is_refused() -> None:
 
 def test_the_expected_time_counts_every_trial() -> None:
     built = build(varied={"pool_size": (1, 2)}, repetitions=3)
-    assert plan.expected_s(built, built.trials) == pytest.approx(6 * (35 + plan.OVERHEAD_PER_TRIAL_S))
-    assert plan.expected_s(built, built.trials[4:]) == pytest.approx(2 * (35 + plan.OVERHEAD_PER_TRIAL_S))
+    planned = plan.planned(built)
+    each_s = 35 + plan.OVERHEAD_PER_TRIAL_S
+    assert [trial.expected_s for trial in planned.trials] == [plan.START_S + each_s, *[each_s] * 5]
+    assert planned.expected_s == pytest.approx(plan.START_S + 6 * each_s + plan.CONCLUDE_S)
+    assert [trial.variant for trial in planned.trials] == [trial.variant for trial in built.trials]
+    assert not planned.at_most
+
+
+def test_the_trials_that_are_left_count_and_no_others() -> None:
+    built = build(varied={"pool_size": (1, 2)}, repetitions=3)
+    planned = plan.planned(built, built.trials[4:])
+    assert [trial.position for trial in planned.trials] == [5, 6]
+    assert planned.expected_s == pytest.approx(plan.START_S + 2 * (35 + plan.OVERHEAD_PER_TRIAL_S) + plan.CONCLUDE_S)
+    assert plan.planned(built, ()).expected_s == 0
 
 
 def test_the_command_repeats_the_plan() -> None:

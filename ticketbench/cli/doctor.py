@@ -10,6 +10,7 @@ from ticketbench import doctor as judging
 from ticketbench import interrupts, paths
 from ticketbench.binaries import provide as provide_binaries
 from ticketbench.cli import output as drawing
+from ticketbench.cli.lines import Lines
 from ticketbench.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
 from ticketbench.surroundings import survey
 
@@ -26,7 +27,7 @@ def doctor(*, output: str | None, provide: bool, as_json: bool) -> int:
         raise UsageError(f"-o {output!r} names no folder")
     with interrupts.raised():
         if provide:
-            provide_binaries(drawing.Lines())
+            provide_binaries(Lines())
         checks = judging.examine(survey(Path(output) if output else paths.default_reports_dir()))
     ready = judging.ready(checks)
     if as_json:

@@ -1,22 +1,24 @@
-"""What the commands draw on the terminal: progress on standard error, results on standard output."""
+"""What the commands print as results, on standard output, and how figures are written for people."""
 
-import contextlib
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Final
-
-from ticketbench.events import Event, Notice, Phase, Provide, TrialStored
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ticketbench.conclusions import Analysis, Comparison, Finding, Integrity, VariantAnalysis
+    from ticketbench.conclusions import Analysis, Comparison, Finding, VariantAnalysis
+    from ticketbench.model import Scenario
 
 
 def plain(text: str) -> str:
     """Return text from outside without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def titled(scenario: "Scenario") -> str:
+    """Return a scenario's name with its title, where it has one of its own."""
+    return scenario.name if scenario.title in ("", scenario.name) else f"{scenario.name}: {scenario.title}"
 
 
 def duration_text(seconds: float) -> str:
@@ -43,6 +45,22 @@ def number_text(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def rate_text(per_s: float | None) -> str:
+    """Return a rate in at most nine characters; a dash where there is none."""
+    if per_s is None:
+        return "-"
+    if abs(per_s) < 1000:
+        return f"{per_s:.1f}/s"
+    return f"{per_s:,.0f}/s" if abs(per_s) < 999_999.5 else f"{per_s:.2g}/s"
+
+
+def count_text(count: int | None) -> str:
+    """Return a count in at most nine characters; a dash where there is none."""
+    if count is None:
+        return "-"
+    return f"{count:,}" if abs(count) < 10_000_000 else f"{count:.3g}"
+
+
 def percent_text(ratio: float | None) -> str:
     """Return a ratio as a percentage; a tiny one is not rounded to nothing."""
     if ratio is None:
@@ -50,48 +68,6 @@ def percent_text(ratio: float | None) -> str:
     if 0 < ratio < 0.001:
         return "<0.1 %"
     return f"{ratio * 100:.1f} %"
-
-
-class Lines:
-    """Draws events as plain lines on standard error, one for each phase, with the time since the start."""
-
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._provided: dict[str, tuple[str, float]] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Draw one event."""
-        match event:
-            case Phase():
-                self._say(self._phase(event))
-            case Provide():
-                self._provide(event)
-            case Notice():
-                self._say(f"note: {event.text}")
-            case TrialStored():
-                self._say(f"[{event.trial}/{event.of}] {event.variant}: {event.status}; {event.summary}")
-
-    def _phase(self, event: Phase) -> str:
-        place = f"[{event.trial}/{event.of}] " if event.of else ""
-        detail = f" {event.detail}" if event.detail else ""
-        planned = f" ({duration_text(event.expected_s)})" if event.expected_s else ""
-        return f"{place}{event.name}{detail}{planned}"
-
-    def _provide(self, event: Provide) -> None:
-        """Tell of a download, at most once a second."""
-        detail, at = self._provided.get(event.part, ("", 0.0))
-        now = time.monotonic()
-        if detail == event.detail and now - at < 1:
-            return
-        self._provided[event.part] = (event.detail, now)
-        amount = f" {event.done_bytes / 1e6:.1f} MB" if event.done_bytes else ""
-        total = f" of {event.total_bytes / 1e6:.1f} MB" if event.total_bytes else ""
-        self._say(f"{event.part}: {event.detail}{amount}{total}")
-
-    def _say(self, text: str) -> None:
-        # Progress is told while servers are being stopped, too: a terminal that went away must not end that.
-        with contextlib.suppress(OSError, ValueError):
-            print(f"{time.monotonic() - self._begun:6.1f} s  {plain(text)}", file=sys.stderr, flush=True)
 
 
 # Standard output that is no terminal: as wide as a line of a log may be before it is a nuisance.
@@ -106,23 +82,6 @@ def console() -> "Console":
 
     fixed = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_OF_A_FILE
     return Console(highlight=False, soft_wrap=False, width=fixed)
-
-
-def integrity_text(integrity: "Integrity") -> str:
-    """Return the audit in a line: ``0 oversold, 0 lost of 3000 acknowledged``."""
-
-    def count(value: int | None) -> str:
-        return "?" if value is None else str(value)
-
-    text = (
-        f"{count(integrity.oversold)} oversold, {count(integrity.lost)} lost of "
-        f"{count(integrity.acknowledged)} acknowledged"
-    )
-    if integrity.duplicated:
-        text += f", {integrity.duplicated} duplicated"
-    if integrity.stranded:
-        text += f", {integrity.stranded} stranded"
-    return text
 
 
 def print_analysis(analysis: "Analysis") -> None:

@@ -12,11 +12,10 @@ from ticketbench import binaries as binaries_module
 from ticketbench import factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
-from ticketbench.cli import output, verdict
+from ticketbench.cli import output, panel, verdict
 from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
-from ticketbench.events import Emit
 from ticketbench.model import Plan, Trial, TrialRecord
 from ticketbench.report.write import write
 from ticketbench.stack.local import LocalStack
@@ -109,31 +108,30 @@ def run(options: RunOptions) -> int:
         return _resume(options, options.resume)
     request = request_of(options)
     script = scenario.find(request.scenario)
-    emit: Emit = output.Lines()
-    with interrupts.raised():
-        provided = binaries_module.provide(emit)
+    with interrupts.raised(), panel.drawer() as draw:
+        provided = binaries_module.provide(draw)
         plan = _plan(request, script, provided.k6)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
         with directory.locked():
-            return _measure(Undertaking(plan, script, directory), options, provided, emit)
+            return _measure(Undertaking(plan, script, directory), options, provided, draw)
 
 
 def _resume(options: RunOptions, run_folder: str) -> int:
     """Finish an interrupted run; one that has nothing left to do is reported on."""
     _refuse_with_resume(options)
-    emit: Emit = output.Lines()
-    with interrupts.raised():
+    with interrupts.raised(), panel.drawer() as draw:
         directory = store.open_run(Path(run_folder))
         with directory.locked():
             resumed = reopen(directory, options.scenario)
             undertaking = Undertaking(resumed.plan, resumed.script, directory, resumed.stored)
             if not undertaking.trials:
-                print("nothing is left to do: all of its trials are done", file=sys.stderr)
+                draw.announce("nothing is left to do: all of its trials are done")
+                draw.close()
                 return _conclude(undertaking, options, None)
-            provided = binaries_module.provide(emit)
+            provided = binaries_module.provide(draw)
             require_unchanged(resumed, provided.k6, provided.versions)
-            return _measure(undertaking, options, provided, emit)
+            return _measure(undertaking, options, provided, draw)
 
 
 def _refuse_with_resume(options: RunOptions) -> None:
@@ -172,11 +170,13 @@ class Undertaking:
         return runner.unfinished(self.plan, self.stored)
 
 
-def _measure(undertaking: Undertaking, options: RunOptions, provided: binaries_module.Binaries, emit: Emit) -> int:
+def _measure(
+    undertaking: Undertaking, options: RunOptions, provided: binaries_module.Binaries, draw: panel.Drawer
+) -> int:
     directory = undertaking.directory
-    _announce(undertaking)
+    draw.announce(_announcement(undertaking))
     most_workers = max(int(variant.levels["workers"]) for variant in undertaking.plan.variants)
-    stack = LocalStack(directory.path.name, provided, emit, keep=options.keep, most_workers=most_workers)
+    stack = LocalStack(directory.path.name, provided, draw, keep=options.keep, most_workers=most_workers)
     failure: TicketbenchError | None = None
     try:
         runner.run(
@@ -184,26 +184,27 @@ def _measure(undertaking: Undertaking, options: RunOptions, provided: binaries_m
             undertaking.script,
             stack,
             directory,
-            emit=emit,
+            emit=draw,
             keep=options.keep,
             stored=undertaking.stored,
         )
     except TicketbenchError as error:
         failure = error
+    draw.close()
     return _conclude(undertaking, options, failure)
 
 
-def _announce(undertaking: Undertaking) -> None:
-    """Say what will be done and how long it will take, before anything is started."""
+def _announcement(undertaking: Undertaking) -> str:
+    """Return what will be done and how long it will take, to be told before anything is started."""
     plan, directory = undertaking.plan, undertaking.directory
-    trials = len(undertaking.trials)
+    trials, variants = len(undertaking.trials), len(plan.variants)
     left = f" of {len(plan.trials)} left" if undertaking.stored else ""
-    takes = output.duration_text(planning.expected_s(plan, undertaking.trials))
-    print(
-        f"{output.plain(plan.scenario.name)}: {output.plain(plan.scenario.title)}\n"
-        f"{len(plan.variants)} variant{'s' * (len(plan.variants) != 1)}, {trials} trial{'s' * (trials != 1)}{left}, "
-        f"about {takes}, on the {plan.stack} stack, into {directory.path}",
-        file=sys.stderr,
+    expected = planning.planned(plan, undertaking.trials)
+    return (
+        f"{output.titled(plan.scenario)}\n"
+        f"{variants} variant{'s' * (variants != 1)}, {trials} trial{'s' * (trials != 1)}{left}, "
+        f"{'at most' if expected.at_most else 'about'} {output.duration_text(expected.expected_s)}, "
+        f"on the {plan.stack} stack, into {directory.path}"
     )
 
 

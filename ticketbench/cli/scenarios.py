@@ -6,12 +6,13 @@ from pathlib import Path
 from ticketbench import factors, plan, scenario
 from ticketbench.binaries import provide
 from ticketbench.cli import output
+from ticketbench.cli.lines import Lines
 from ticketbench.errors import EXIT_INVALID, EXIT_OK
 from ticketbench.model import Scenario, Schedule
 
 
 def _inspect(script: Path) -> tuple[Scenario, Schedule]:
-    binaries = provide(output.Lines(), parts=("k6",))
+    binaries = provide(Lines(), parts=("k6",))
     return scenario.inspect((str(binaries.k6),), script, scenario.load_env({}))
 
 
@@ -44,7 +45,7 @@ def show_scenario(text: str, *, as_json: bool) -> None:
     peak = max((max(piece.from_per_s, piece.to_per_s) for piece in schedule.offered), default=None)
     window_s = schedule.window_end_s - schedule.window_start_s
     lines = [
-        f"{item.name}: {item.title}",
+        output.titled(item),
         f"  asks      {item.asks or '-'}",
         f"  shape     {item.shape}; warm-up {schedule.window_start_s:g} s, window {window_s:g} s",
         f"  load      {'open' if schedule.open_model else 'closed'} model"
@@ -70,7 +71,7 @@ def check_scenario(text: str, *, as_json: bool) -> int:
     from rich.text import Text
 
     script = scenario.find(text)
-    binaries = provide(output.Lines(), parts=("k6",))
+    binaries = provide(Lines(), parts=("k6",))
     warnings = scenario.check((str(binaries.k6),), script)
     if as_json:
         print(json.dumps({"scenario": text, "warnings": list(warnings)}, indent=1, ensure_ascii=False))
