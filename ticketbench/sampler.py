@@ -31,12 +31,13 @@ import psycopg
 import redis
 
 from ticketbench.errors import EXIT_ENVIRONMENT, EXIT_OK, EXIT_USAGE
-from ticketbench.sampling.clock import every
+from ticketbench.sampling.clock import Time, every
 from ticketbench.sampling.counters import Counters
 from ticketbench.sampling.host import Host
 from ticketbench.sampling.postgres import Postgres
 from ticketbench.sampling.push import Outbox, Rejected, Sample
 from ticketbench.sampling.redis_info import RedisInfo
+from ticketbench.sampling.throttling import Throttling
 from ticketbench.sampling.tree import ProcessTrees
 
 _WAITS_PERIOD_S: Final = 0.1
@@ -48,6 +49,9 @@ _PROC_PHASE_S: Final = 0.85
 _REDIS_PHASE_S: Final = 0.82
 _WAITS_PHASE_S: Final = 0.05
 _PUSH_PHASE_S: Final = 0.88
+# A server that gives no answer for so long is told of. It is not given up: a stopped one answers when it goes on, and a
+# killed one breaks the connection.
+_PATIENCE_S: Final = 2.5
 # How long the end waits for threads that are in the middle of something.
 _END_S: Final = 2.0
 
@@ -104,6 +108,7 @@ class _Health:
         self._ticks: Counters[str] = Counters()
         self._late_s = 0.0
         self._troubled: set[str] = set()
+        self._asked_s: dict[str, float] = {}
         for what in ("proc", "waits", "postgres", "redis"):
             self._ticks.add(what, 0.0)
 
@@ -111,22 +116,38 @@ class _Health:
         with self._lock:
             self._late_s += seconds
 
+    def asked(self, what: str) -> None:
+        """Note that a source was asked just now; :meth:`ticked` or :meth:`trouble` is its answer."""
+        with self._lock:
+            self._asked_s[what] = time.monotonic()
+
+    def tell_silent(self) -> None:
+        """Tell which sources were asked long ago and have not answered."""
+        now_s = time.monotonic()
+        with self._lock:
+            silent = [what for what, since_s in self._asked_s.items() if now_s - since_s > _PATIENCE_S]
+        for what in silent:
+            self.trouble(what, TimeoutError(f"no answer for {_PATIENCE_S:g} s; still waiting"), answered=False)
+
     def ticked(self, what: str) -> None:
         with self._lock:
+            self._asked_s.pop(what, None)
             self._ticks.add(what, 1.0)
             recovered = what in self._troubled
             self._troubled.discard(what)
         if recovered:
             tell(recovered=what, at=time.time())
 
-    def trouble(self, what: str, error: Exception) -> None:
+    def trouble(self, what: str, error: Exception, *, answered: bool = True) -> None:
         with self._lock:
+            if answered:
+                self._asked_s.pop(what, None)
             new = what not in self._troubled
             self._troubled.add(what)
         if new:
             tell(error=" ".join(str(error).split()), source=what, at=time.time())
 
-    def samples(self, push_failures: int) -> list[Sample]:
+    def samples(self, push_failures: int, happened: Time) -> list[Sample]:
         with self._lock:
             ticks: list[Sample] = [
                 ("tb_sampler_ticks_total", (("what", what),), count) for what, count in self._ticks.items()
@@ -135,6 +156,8 @@ class _Health:
                 *ticks,
                 ("tb_sampler_late_seconds_total", (), self._late_s),
                 ("tb_sampler_push_failures_total", (), push_failures),
+                ("tb_sampler_gap_seconds_total", (), happened.gap_s),
+                ("tb_sampler_clock_step_seconds_total", (), happened.stepped_s),
             ]
 
 
@@ -152,6 +175,8 @@ class Sampler:
         for name, pid in configuration.components:
             self._trees.add_root(name, pid)
         self._host = Host()
+        self._throttling = Throttling()
+        self._time = Time(_PERIOD_S)
         self._waits_done = 0
         self._threads: list[threading.Thread] = []
 
@@ -166,7 +191,7 @@ class Sampler:
         if self._redis is not None:
             self._redis.tick()
         self._proc()
-        self._outbox.put(self._health.samples(0))
+        self._outbox.put(self._health.samples(0, self._time))
         self._outbox.push()
         self._spawn(self._proc, _PERIOD_S, _PROC_PHASE_S)
         self._spawn(self._push, _PERIOD_S, _PUSH_PHASE_S)
@@ -180,18 +205,22 @@ class Sampler:
         self._commands.put(command)
 
     def stop(self) -> None:
-        """Stop the threads, push what is left, and close the connections. Takes at most some seconds."""
+        """Stop the threads, push what is left, and close the connections that nobody uses. Takes at most some seconds.
+
+        A thread that hangs in a server's answer is left to the end of the process, and what the others saw is pushed.
+        """
         self._stop.set()
         deadline = time.monotonic() + _END_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if not any(thread.is_alive() for thread in self._threads):
+        hanging = {thread.name for thread in self._threads if thread.is_alive()}
+        if self._push.__name__ not in hanging:
             self._push()
             self._outbox.close()
-            if self._postgres is not None:
-                self._postgres.close()
-            if self._redis is not None:
-                self._redis.close()
+        if self._postgres is not None and self._waits.__name__ not in hanging:
+            self._postgres.close()
+        if self._redis is not None and self._redis_info.__name__ not in hanging:
+            self._redis.close()
 
     def _spawn(self, tick: Callable[[], None], period_s: float, phase_s: float) -> None:
         thread = threading.Thread(
@@ -203,6 +232,8 @@ class Sampler:
     # ticks, each in a thread of its own
 
     def _proc(self) -> None:
+        self._time.look()
+        self._health.tell_silent()
         with contextlib.suppress(Empty):
             while True:
                 name, pid = self._commands.get_nowait()
@@ -211,6 +242,7 @@ class Sampler:
                 else:
                     self._trees.watch(name, pid)
         self._trees.tick()
+        self._throttling.tick(self._trees.roots)
         self._host.tick(self._trees.cpu_s.sum())
         self._health.ticked("proc")
         self._outbox.put(self._proc_samples())
@@ -220,6 +252,8 @@ class Sampler:
             yield "tb_cpu_seconds_total", (("component", name),), cpu_s
             yield "tb_run_delay_seconds_total", (("component", name),), self._trees.delay_s[name]
         yield "tb_cpu_seconds_total", (("component", "other"),), self._host.other_s
+        for name, throttled_s in self._throttling.seconds().items():
+            yield "tb_cpu_throttled_seconds_total", (("component", name),), throttled_s
         for name, size in self._trees.memory_bytes().items():
             yield "tb_memory_bytes", (("component", name),), size
         for mode, cpu_s in self._host.cpu_s.items():
@@ -233,11 +267,13 @@ class Sampler:
             return
         self._waits_done += 1
         what = "waits"
+        self._health.asked(what)
         try:
             postgres.waits()
             self._health.ticked(what)
             if self._waits_done % _TICKS_PER_FIGURES == 0:
                 what = "postgres"
+                self._health.asked(what)
                 self._outbox.put(postgres.wait_samples())
                 postgres.figures()
                 self._health.ticked(what)
@@ -257,7 +293,7 @@ class Sampler:
             self._outbox.put(self._redis.samples())
 
     def _push(self) -> None:
-        self._outbox.put(self._health.samples(self._outbox.failures))
+        self._outbox.put(self._health.samples(self._outbox.failures, self._time))
         try:
             self._outbox.push()
         except (ConnectionError, Rejected) as error:

@@ -5,8 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -15,81 +14,13 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
-from ticketbench.binaries import Binaries
+from tests.integration.sampled import Figures, fresh_target, json_lines, root_of, until
 from ticketbench.collect import wait_idle
-from ticketbench.collecting.prometheus import Prometheus
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.sampler_process import SamplerProcess
-from ticketbench.stack.launch import Launcher
 from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.protocol import Component, DatabaseAccess
-from ticketbench.stack.servers import PrometheusServer, free_port
-
-PATIENCE_S = 20.0
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
-
-
-class Figures:
-    """The sampler's latest figures in Prometheus."""
-
-    def __init__(self, prometheus_url: str) -> None:
-        self.url = prometheus_url
-
-    def all(self, metric: str) -> list[tuple[Mapping[str, str], float]]:
-        with Prometheus(self.url) as prometheus:
-            return prometheus.latest(f'{metric}{{job="sampler"}}')
-
-    def get(self, metric: str, **labels: str) -> float:
-        """Return a figure; 0 for one that has not come up yet."""
-        found = [v for metric_labels, v in self.all(metric) if labels.items() <= dict(metric_labels).items()]
-        assert len(found) <= 1
-        return found[0] if found else 0.0
-
-    def newest_s(self, metric: str) -> float:
-        with Prometheus(self.url) as prometheus:
-            found = prometheus.latest(f'max(timestamp({metric}{{job="sampler"}}))')
-        return found[0][1] if found else 0.0
-
-    def settle(self, what: str = "waits") -> None:
-        """Wait until figures are in that were all taken after this call."""
-        metric = "tb_pg_wait_seconds_total" if what == "waits" else f"tb_{what}"
-        now_s = time.time()
-        until(lambda: self.newest_s(metric) > now_s)
-
-
-def fresh_target(dsn: str) -> str:
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("DROP DATABASE IF EXISTS tickets WITH (FORCE)")
-        admin.execute("CREATE DATABASE tickets")
-    return make_conninfo(dsn, dbname="tickets")
-
-
-@pytest.fixture
-def own_postgres(
-    binaries: Binaries, launcher: Launcher, tmp_path: Path, server_folder: Path
-) -> Iterator[PostgresServer]:
-    """A PostgreSQL that this test may restart."""
-    folder = server_folder / f"sampler-{os.getpid()}-{time.monotonic_ns()}"
-    folder.mkdir()
-    server = PostgresServer(binaries.postgres, folder, launcher, log=tmp_path / "postgres.log")
-    try:
-        server.prepare()
-        server.launch()
-        server.await_ready()
-        yield server
-    finally:
-        server.stop()
-
-
-def root_of(server: PostgresServer) -> int:
-    assert server.launched is not None
-    return server.launched.popen.pid
+from ticketbench.stack.servers import free_port
 
 
 @pytest.fixture
@@ -110,10 +41,6 @@ def sampler(
     yield process
     process.stop()
     assert json_lines(log) == []
-
-
-def json_lines(log: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def test_a_lock_held_for_a_known_time_is_seen_for_that_time(
@@ -224,39 +151,6 @@ def test_machine_and_own_cost(sampler: SamplerProcess, prometheus_url: str) -> N
     assert figures.get("tb_memory_bytes", component="ticketbench") > 10 << 20
 
 
-def test_it_outlives_the_targets_database_and_a_restart_of_the_server(
-    own_postgres: PostgresServer, prometheus_url: str, redis_url: str, log: Path
-) -> None:
-    figures = Figures(prometheus_url)
-    access = DatabaseAccess(own_postgres.dsn(), redis_url)
-    sampler = SamplerProcess.start(prometheus_url, access, [Component("postgres", root_of(own_postgres))], log)
-    try:
-        for _ in range(2):  # dropped with the target's connections still open, as between two trials
-            with psycopg.connect(fresh_target(own_postgres.dsn()), autocommit=True) as connection:
-                connection.execute("SELECT pg_sleep(0.3)")
-                figures.settle("pg_calls_total")
-                until(lambda: figures.get("tb_pg_backends", state="idle") == 1)
-        assert figures.get("tb_pg_statement_calls_total", query="SELECT pg_sleep($1)") == 2
-        idle_s = figures.get("tb_pg_wait_seconds_total", wait="idle")
-
-        port = own_postgres.port
-        own_postgres.stop()
-        until(lambda: "error" in log.read_text())
-        assert sampler.alive()
-        again = own_postgres
-        again._ports = lambda: port
-        again.launch()
-        again.await_ready()
-        sampler.watch("postgres", root_of(again))
-        until(lambda: "recovered" in log.read_text())
-        with psycopg.connect(make_conninfo(own_postgres.dsn(), dbname="tickets"), autocommit=True):
-            figures.settle()
-            until(lambda: figures.get("tb_pg_wait_seconds_total", wait="idle") > idle_s + 0.3)
-        assert figures.get("tb_pg_wait_seconds_total", wait="idle") < idle_s + PATIENCE_S
-    finally:
-        sampler.stop()
-
-
 def test_the_end_of_stdin_ends_it_and_what_it_saw_is_pushed(
     prometheus_url: str, postgres_dsn: str, redis_url: str, log: Path
 ) -> None:
@@ -330,42 +224,6 @@ def test_what_cannot_be_reached_at_the_start_is_said_without_its_password(
         assert password not in failure.value.message
         assert "secret-word" not in failure.value.message
     assert len(json_lines(log)) == 4
-
-
-def test_a_prometheus_that_is_away_for_a_while_gets_it_all_later(
-    binaries: Binaries, launcher: Launcher, server_folder: Path, postgres_dsn: str, redis_url: str, log: Path
-) -> None:
-    folder = server_folder / f"prometheus-{time.monotonic_ns()}"
-    folder.mkdir()
-    server = PrometheusServer(binaries.prometheus, folder, launcher, log=folder / "log")
-    server.launch()
-    server.await_ready()
-    port = server.port
-    try:
-        sampler = SamplerProcess.start(server.url, DatabaseAccess(postgres_dsn, redis_url), [], log)
-        figures = Figures(server.url)
-        try:
-            figures.settle("sampler_ticks_total")
-            server.stop()
-            away_s = time.time()
-            until(lambda: '"source": "push"' in log.read_text())
-            until(lambda: time.time() > away_s + 3)
-            server._ports = lambda: port
-            server.launch()
-            server.await_ready()
-            until(lambda: '"recovered": "push"' in log.read_text())
-            with Prometheus(server.url) as prometheus:
-                samples = prometheus.samples(
-                    'tb_sampler_ticks_total{job="sampler",what="proc"}', away_s - 1, time.time()
-                )
-            times = [float(t) for t, _ in samples[0]["values"]]
-            assert len(times) >= 4
-            assert max(b - a for a, b in pairwise(times)) < 1.9
-            assert figures.get("tb_sampler_push_failures_total") >= 1
-        finally:
-            sampler.stop()
-    finally:
-        server.stop()
 
 
 def test_nobody_to_ask_is_not_idle(prometheus_url: str) -> None:

@@ -1,5 +1,6 @@
 """Each reason not to believe a trial, planted in a trial that is otherwise sound."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -305,3 +306,21 @@ def test_sampler_and_scrapes_that_lag_are_noted() -> None:
     assert has(found.reasons, "late by 0.5 s each second")
     assert has(found.reasons, "6 of the sampler's pushes")
     assert has(found.reasons, "in 100 % of the seconds")
+
+
+def test_a_sampler_that_stood_still_has_not_seen_who_took_the_cpu() -> None:
+    short = judged(spike().counter("sampler.gap_s", per_s=0.05).build())
+    assert short.status == "valid"
+    assert has(short.reasons, "the sampler itself stood still for 1.5 s")
+    assert judged(spike().counter("sampler.gap_s", per_s=0.02).build()).reasons == ()
+    assert judged(spike().counter("sampler.gap_s", per_s=0.2).build()).status == "lower_bound"
+
+
+def test_a_clock_that_the_sampler_saw_being_set() -> None:
+    whole = spike().counter("sampler.clock_step_s", per_s=0.1).build()
+    found = judged(whole)
+    assert found.status == "invalid"
+    assert "the machine's clock was set by 3 s" in only_reason(found)
+    told = Disturbance(kind="clock_step", at_s=whole.record.started_s, seconds=3.0, text="the clock was set")
+    record = whole.record.model_copy(update={"disturbances": (told,)})
+    assert only_reason(judged(dataclasses.replace(whole, record=record))) == "the clock was set"

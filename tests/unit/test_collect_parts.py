@@ -75,6 +75,8 @@ def test_columns_of_the_app(metric: str, expected: str) -> None:
         ("tb_pg_wal_bytes_total", "pg.wal_bytes"),
         ("tb_redis_command_seconds_total", "redis.command_s"),
         ("tb_sampler_late_seconds_total", "sampler.late_s"),
+        ("tb_sampler_clock_step_seconds_total", "sampler.clock_step_s"),
+        ("tb_cpu_throttled_seconds_total", "cpu_throttled_s"),
     ],
 )
 def test_columns_of_the_sampler(metric: str, expected: str) -> None:

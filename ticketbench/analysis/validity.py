@@ -57,6 +57,11 @@ ROUTE_MISSING_REQUESTS: Final = 10
 SCRAPES_MISSED: Final = 0.1
 # The sampler ticks ten times a second; a tenth of a second late per second is one tick lost in each.
 SAMPLER_LATE: Final = 0.1
+# A second of a window is told of; what was done in a tenth of it and not seen may hide who took the CPU.
+SAMPLER_GAP_S: Final = 1.0
+SAMPLER_GAP_SHARE: Final = 0.1
+# Series of several sources are joined by the wall clock with a jitter of 0.1 s; a jump beyond it tears them apart.
+CLOCK_STEP_S: Final = 0.1
 # k6 exits with 99 when a threshold failed: that is an answer. Anything else but 0 is none.
 K6_ANSWERS: Final = (0, 99)
 
@@ -306,6 +311,17 @@ def _sources(
     late = known(series.increase("sampler.late_s", edges)[0] / (edges[1] - edges[0]))
     if late is not None and late > SAMPLER_LATE:
         yield Reason("note", f"the sampler was late by {number(late)} s each second: its figures are coarse")
+    gap_s = known(series.increase("sampler.gap_s", edges)[0])
+    if gap_s is not None and gap_s >= SAMPLER_GAP_S:
+        yield Reason(
+            "lower_bound" if gap_s > SAMPLER_GAP_SHARE * (edges[1] - edges[0]) else "note",
+            f"the sampler itself stood still for {number(gap_s)} s (stopped, or without a core): what happened"
+            " meanwhile it did not see",
+        )
+    step_s = known(series.increase("sampler.clock_step_s", edges)[0])
+    told = any(disturbance.kind == "clock_step" for disturbance in trial.record.disturbances)
+    if step_s is not None and step_s > CLOCK_STEP_S and not told:
+        yield Reason("invalid", f"the machine's clock was set by {number(step_s)} s: series are joined by that clock")
     failures = known(series.increase("sampler.push_failures", edges)[0])
     if failures is not None and failures >= 1:
         yield Reason("note", f"{round(failures)} of the sampler's pushes to Prometheus failed: its series have gaps")

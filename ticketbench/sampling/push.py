@@ -10,6 +10,7 @@ import requests
 from prometheus_remote_writer import RemoteWriter
 
 Sample = tuple[str, tuple[tuple[str, str], ...], float]  # metric, labels, value
+_Batch = tuple[int, list[Sample]]  # Unix milliseconds, and what was measured then
 
 JOB: Final = "sampler"
 _TIMEOUT_S: Final = (1.0, 4.0)  # connect, read
@@ -37,7 +38,7 @@ class Outbox:
         self._session = session
         self._job = job
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[int, list[Sample]]] = deque()
+        self._waiting: deque[_Batch] = deque()
         self._labels: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, str]] = {}
         self.failures = 0
         self.dropped_batches = 0
@@ -63,6 +64,15 @@ class Outbox:
         if not batches:
             return
         try:
+            self._send(batches)
+        except Rejected:
+            if len(batches) == 1:
+                raise
+            self._send_apart(batches)
+
+    def _send(self, batches: list[_Batch]) -> None:
+        """Send ``batches`` in one request. Raises as :meth:`push` does."""
+        try:
             self._writer.send(self._items(batches))
         except RuntimeError as error:  # what the writer makes of every failure
             self.failures += 1
@@ -74,11 +84,33 @@ class Outbox:
                 self._waiting.extendleft(reversed(batches))
             raise ConnectionError(str(error)) from error
 
+    def _send_apart(self, batches: list[_Batch]) -> None:
+        """Send each batch by itself, so that a refused one does not take the others along.
+
+        A Prometheus that stood still answers none of our requests and takes them all when it goes on: what was sent
+        again then begins with samples that it has, and it refuses a request as a whole.
+        """
+        refused: Rejected | None = None
+        count = 0
+        for done, batch in enumerate(batches):
+            try:
+                self._send([batch])
+            except Rejected as error:
+                refused = error
+                count += 1
+            except ConnectionError:
+                with self._lock:  # the one that failed is back already
+                    failed = self._waiting.popleft()
+                    self._waiting.extendleft(reversed([failed, *batches[done + 1 :]]))
+                raise
+        if refused is not None:
+            raise Rejected(f"{count} of {len(batches)} batches were refused, as known already or too old: {refused}")
+
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
 
-    def _items(self, batches: list[tuple[int, list[Sample]]]) -> list[Any]:
+    def _items(self, batches: list[_Batch]) -> list[Any]:
         """Join the batches into one series each, its samples in order of time."""
         items: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, Any]] = {}
         for at_ms, batch in batches:

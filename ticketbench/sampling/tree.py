@@ -9,6 +9,7 @@ is counted to its last moment, and the CPU of k6 never counts for the command li
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -64,6 +65,11 @@ class ProcessTrees:
         self._ticks = 0
         # cut to whole ticks, as the kernel cuts a process's time of birth
         self._begun_s = math.floor(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_S) / TICKS_PER_S
+
+    @property
+    def roots(self) -> Mapping[int, str]:
+        """The component of each root process."""
+        return self._roots
 
     def add_root(self, name: str, pid: int) -> None:
         """Count the tree of ``pid`` as ``name``, besides the roots that it has already."""
