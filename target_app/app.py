@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 
 from target_app import queries
+from target_app.asyncpg_layer import AsyncpgDatabase
 from target_app.catalogue import Catalogue
-from target_app.database import Database
+from target_app.database import Database, Values
 from target_app.endpoints import health_router, refuse, refuse_input, sale_router
 from target_app.errors import SaleError, StartupError, Unavailable
 from target_app.figures import PURCHASE, Figures
@@ -21,10 +23,16 @@ from target_app.purchases import Purchases
 from target_app.redis_store import RedisStore
 from target_app.runtime import GcWatch, LoopWatch
 from target_app.settings import Settings
+from target_app.sqlalchemy_layer import SqlalchemyDatabase
 from target_app.validation import Gate
 
 # No match and no ticket has these: executing the statement prepares it and touches nothing.
-_NOWHERE = {"for_match": 0, "for_buyer": "", "with_key": ""}
+_NOWHERE: Final[Values] = {"for_match": 0, "for_buyer": "", "with_key": "", "with_code": "", "at_most": 0}
+_WARM: Final = (
+    (queries.purchase_view, _NOWHERE),
+    (queries.sell_at_once, _NOWHERE),
+    (queries.one_match, {"for_match": 0}),
+)
 
 
 class Sale:
@@ -33,7 +41,7 @@ class Sale:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.figures = Figures()
-        self.database = Database(settings)
+        self.database = database_of(settings)
         self.store = RedisStore(settings)
         self.loop = LoopWatch()
         self.gc = GcWatch()
@@ -52,7 +60,7 @@ class Sale:
         """Hold all connections open, and the stock of ``locking=redis`` in place. Raises StartupError."""
         try:
             await self.store.open()
-            await self.database.open([(queries.purchase_view, _NOWHERE), (queries.one_match, {"for_match": 0})])
+            await self.database.open(_WARM)
             await self._put_stock()
             self.loop.start()
             self.gc.start()
@@ -68,11 +76,16 @@ class Sale:
             return
         stages = self.figures.routes[PURCHASE].stages
         try:
-            async with self.database.read(stages) as session:
+            async with self.database.autocommit(stages) as session:
                 rows = await session.all(queries.stock_by_sales)
             await self.store.set_stocks({row.id: row.stock for row in rows}, stages)
         except Unavailable as error:
             raise StartupError(f"the stock could not be put into Redis: {error.kind}") from error
+
+
+def database_of(settings: Settings) -> Database:
+    """Return the data layer that ``data_layer`` names. Raises StartupError for an address that is none."""
+    return AsyncpgDatabase(settings) if settings.data_layer == "asyncpg" else SqlalchemyDatabase(settings)
 
 
 def create_app(settings: Settings) -> FastAPI:

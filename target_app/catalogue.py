@@ -4,10 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row
-
 from target_app import queries
-from target_app.database import Database
+from target_app.database import Database, Row
 from target_app.errors import RedisError, UnknownMatch
 from target_app.figures import MATCH, MATCHES, Figures, Stages
 from target_app.redis_store import RedisStore
@@ -31,7 +29,7 @@ class Catalogue:
         stages = self._all_stages
         body = await self._from_cache("matches", stages)
         if body is None:
-            async with self._database.read(stages) as session:
+            async with self._database.autocommit(stages) as session:
                 rows = await session.all(queries.all_matches)
             body = json.dumps(await self._shown(rows, stages)).encode()
             await self._to_cache("matches", body, stages)
@@ -43,7 +41,7 @@ class Catalogue:
         name = f"match:{match_id}"
         body = await self._from_cache(name, stages)
         if body is None:
-            async with self._database.read(stages) as session:
+            async with self._database.autocommit(stages) as session:
                 row = await session.one(queries.one_match, {"for_match": match_id})
             if row is None:
                 raise UnknownMatch
@@ -73,9 +71,11 @@ class Catalogue:
         except RedisError:
             return
 
-    async def _shown(self, rows: Sequence[Row[Any]], stages: Stages) -> list[dict[str, Any]]:
+    async def _shown(self, rows: Sequence[Row], stages: Stages) -> list[dict[str, Any]]:
         """Return rows as they are shown; where Redis keeps the stock, with what it says (raises RedisError)."""
-        shown = [{**row._mapping, "kickoff": row.kickoff.isoformat()} for row in rows]  # noqa: SLF001  (public API)
+        shown: list[dict[str, Any]] = [
+            {**{name: getattr(row, name) for name in queries.SHOWN}, "kickoff": row.kickoff.isoformat()} for row in rows
+        ]
         if self._stock_in_redis and shown:
             stocks = await self._store.stocks([each["id"] for each in shown], stages)
             for each, stock in zip(shown, stocks, strict=True):

@@ -20,5 +20,5 @@ class Health:
     async def check(self) -> None:
         """Return when PostgreSQL and Redis answered. Raises Unavailable."""
         await self._store.ping(self._stages)
-        async with self._database.read(self._stages) as session:
+        async with self._database.autocommit(self._stages) as session:
             await session.one(_ANY)

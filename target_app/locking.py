@@ -9,12 +9,12 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 from random import random
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy import Executable, Row
+from sqlalchemy import Executable
 
 from target_app import queries
-from target_app.database import DuplicateKey, Session
+from target_app.database import DuplicateKey, Row, Session
 from target_app.errors import Conflict, RedisError, SoldOut
 from target_app.figures import Figures, Stages
 from target_app.redis_store import RedisStore, Taking
@@ -47,19 +47,26 @@ class Ticket:
 
 
 class Guard(Protocol):
-    """A way to sell. ``seen`` is the row of ``queries.purchase_view`` that the purchase began with."""
+    """A way to sell. ``seen`` is the row of ``queries.purchase_view`` that the purchase began with.
 
-    async def stock(self, order: Order, seen: Row[Any], stages: Stages) -> int:
+    ``lone_statement``: a sale is one statement, which a session without a transaction commits as well.
+    """
+
+    lone_statement: bool
+
+    async def stock(self, order: Order, seen: Row, stages: Stages) -> int:
         """Return what seems to be left, to spare a lost buyer the payment. May raise what :meth:`sell` does."""
 
-    async def sell(self, session: Session, order: Order, seen: Row[Any], stages: Stages) -> Ticket:
+    async def sell(self, session: Session, order: Order, seen: Row, stages: Stages) -> Ticket:
         """Take and write one ticket, uncommitted."""
 
 
 class _SqlGuard:
     """Guards that live in PostgreSQL: the stock is the column, and a roll back undoes all."""
 
-    async def stock(self, order: Order, seen: Row[Any], stages: Stages) -> int:
+    lone_statement = True
+
+    async def stock(self, order: Order, seen: Row, stages: Stages) -> int:
         stock: int = seen.stock
         return stock
 
@@ -67,7 +74,7 @@ class _SqlGuard:
 class AtomicGuard(_SqlGuard):
     """One statement decrements if anything is left and writes the ticket: the row is locked from there to commit."""
 
-    async def sell(self, session: Session, order: Order, seen: Row[Any], stages: Stages) -> Ticket:
+    async def sell(self, session: Session, order: Order, seen: Row, stages: Stages) -> Ticket:
         """See :class:`Guard`."""
         ticket = await _write(session, queries.sell, order, seen)
         if ticket is None:
@@ -78,7 +85,9 @@ class AtomicGuard(_SqlGuard):
 class PessimisticGuard(_SqlGuard):
     """SELECT ... FOR UPDATE, look, then write: the row is locked for two more round trips than it need be."""
 
-    async def sell(self, session: Session, order: Order, seen: Row[Any], stages: Stages) -> Ticket:
+    lone_statement = False  # the lock would be gone with the statement that took it
+
+    async def sell(self, session: Session, order: Order, seen: Row, stages: Stages) -> Ticket:
         """See :class:`Guard`."""
         locked = await session.one(queries.lock_stock, {"for_match": order.match_id})
         if locked is None or locked.stock <= 0:
@@ -100,7 +109,7 @@ class OptimisticGuard(_SqlGuard):
         self._retries = retries
         self._figures = figures
 
-    async def sell(self, session: Session, order: Order, seen: Row[Any], stages: Stages) -> Ticket:
+    async def sell(self, session: Session, order: Order, seen: Row, stages: Stages) -> Ticket:
         """See :class:`Guard`."""
         version = seen.version
         for attempt in range(self._retries + 1):
@@ -124,7 +133,7 @@ class NoGuard(_SqlGuard):
     The course project's mistake, kept on purpose so that the audit has something to find.
     """
 
-    async def sell(self, session: Session, order: Order, seen: Row[Any], stages: Stages) -> Ticket:
+    async def sell(self, session: Session, order: Order, seen: Row, stages: Stages) -> Ticket:
         """See :class:`Guard`."""
         ticket = await _write(session, queries.sell_blindly, order, seen, stock_left=seen.stock - 1)
         if ticket is None:
@@ -140,10 +149,13 @@ class RedisGuard:
     many. The audit calls it stranded, and the same key gets a conflict from then on.
     """
 
+    # Without a commit of its own, no failure of the statement would be sure to have left no ticket.
+    lone_statement = False
+
     def __init__(self, store: RedisStore) -> None:
         self._store = store
 
-    async def stock(self, order: Order, seen: Row[Any], stages: Stages) -> int:
+    async def stock(self, order: Order, seen: Row, stages: Stages) -> int:
         """See :class:`Guard`; raises RedisError, DuplicateKey."""
         stock, key_known = await self._store.look(order.match_id, order.key, stages)
         if key_known:  # looked for before sold_out is: it may have taken the last one, and be writing it
@@ -152,7 +164,7 @@ class RedisGuard:
             raise RedisError
         return stock
 
-    async def sell(self, session: Session, order: Order, seen: Row[Any], stages: Stages) -> Ticket:
+    async def sell(self, session: Session, order: Order, seen: Row, stages: Stages) -> Ticket:
         """See :class:`Guard`; raises RedisError."""
         taking = await self._store.take(order.match_id, order.key, stages)
         if taking is Taking.EMPTY:
@@ -188,8 +200,13 @@ def guard_of(settings: Settings, figures: Figures, store: RedisStore) -> Guard:
             return RedisGuard(store)
 
 
-async def _write(session: Session, statement: Executable, order: Order, seen: Row[Any], **more: int) -> Ticket | None:
-    code = "T-" + secrets.token_hex(8).upper()
+def new_code() -> str:
+    """Return the code of a ticket that is about to be sold; nobody can guess it."""
+    return "T-" + secrets.token_hex(8).upper()
+
+
+async def _write(session: Session, statement: Executable, order: Order, seen: Row, **more: int) -> Ticket | None:
+    code = new_code()
     values = {
         "for_match": order.match_id,
         "for_buyer": order.buyer,

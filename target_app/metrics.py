@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from target_app.figures import BUCKETS, STAGES, Figures
-from target_app.pool import MeasuredPool
+from target_app.pool import Pool
 from target_app.runtime import GcWatch, LoopWatch
 
 _BOUNDS: Final = (*map(floatToGoString, BUCKETS), "+Inf")
@@ -19,7 +19,7 @@ _BOUNDS: Final = (*map(floatToGoString, BUCKETS), "+Inf")
 class SaleCollector(Collector):
     """Turns a worker's figures into metrics; runs on the metrics thread, while the loop goes on counting."""
 
-    def __init__(self, figures: Figures, pool: MeasuredPool, loop: LoopWatch, collections: GcWatch) -> None:
+    def __init__(self, figures: Figures, pool: Pool, loop: LoopWatch, collections: GcWatch) -> None:
         self._figures = figures
         self._pool = pool
         self._loop = loop

@@ -2,12 +2,10 @@
 
 import asyncio
 from time import perf_counter
-from typing import Any, Final
-
-from sqlalchemy import Row
+from typing import Final
 
 from target_app import queries
-from target_app.database import Database, DuplicateKey, Session
+from target_app.database import Database, DuplicateKey, Row, Session
 from target_app.errors import (
     BuyerLimit,
     Conflict,
@@ -22,7 +20,7 @@ from target_app.errors import (
     UnknownMatch,
 )
 from target_app.figures import PURCHASE, Figures
-from target_app.locking import Guard, Order, Ticket
+from target_app.locking import Guard, Order, Ticket, new_code
 from target_app.settings import Settings
 
 # How long the loser of a race for one key looks for the winner's ticket: with the SQL lockings it is there at once,
@@ -58,7 +56,14 @@ class Purchases:
         self._stages = figures.routes[PURCHASE].stages
         self._buyer_limit = settings.buyer_limit
         self._payment_s = settings.payment_ms / 1000
-        self._buy = self._paying_inside if settings.payment == "in_transaction" else self._paying_outside
+        few = settings.round_trips == "fewest"
+        self._selling = database.autocommit if few and guard.lone_statement else database.transaction
+        if settings.payment == "in_transaction":
+            self._buy = self._paying_inside
+        elif few and settings.locking == "atomic" and not self._payment_s:
+            self._buy = self._at_once
+        else:
+            self._buy = self._paying_outside
 
     async def purchase(self, order: Order) -> Ticket:
         """Return the ticket, committed; the one that the key has, if it has one. Raises SaleError, and counts each."""
@@ -83,20 +88,38 @@ class Purchases:
             raise Conflict from None
         except SoldOut:
             # The last ticket may have gone to this very key, after this request had looked for it.
-            async with self._database.read(self._stages) as session:
+            async with self._database.autocommit(self._stages) as session:
                 await self._replay_if_sold(session, order)
             raise
 
     async def _paying_outside(self, order: Order) -> Ticket:
         """Give the connection back while the payment is waited for."""
-        async with self._database.read(self._stages) as session:
+        async with self._database.autocommit(self._stages) as session:
             seen = await self._look(session, order)
         await self._decide(order, seen)
         await self._pay()
-        async with self._database.transaction(self._stages) as session:
+        async with self._selling(self._stages) as session:
             ticket = await self._guard.sell(session, order, seen, self._stages)
             await session.commit()
         return ticket
+
+    async def _at_once(self, order: Order) -> Ticket:
+        """Sell with a single statement, which commits itself; look only where it did not sell, to say why."""
+        code = new_code()
+        values = {
+            "for_match": order.match_id,
+            "for_buyer": order.buyer,
+            "with_key": order.key,
+            "with_code": code,
+            "at_most": self._buyer_limit,
+        }
+        async with self._database.autocommit(self._stages) as session:
+            sold = await session.one(queries.sell_at_once, values)
+            if sold is not None:
+                return Ticket(sold.id, order.match_id, code, order.key, sold.price_pence)
+            seen = await self._look(session, order)
+        await self._decide(order, seen)
+        raise Conflict  # none of the reasons holds any more
 
     async def _paying_inside(self, order: Order) -> Ticket:
         """Keep the connection, idle in its transaction, while the payment is waited for: no row is locked yet."""
@@ -108,7 +131,7 @@ class Purchases:
             await session.commit()
         return ticket
 
-    async def _look(self, session: Session, order: Order) -> Row[Any]:
+    async def _look(self, session: Session, order: Order) -> Row:
         row = await session.one(
             queries.purchase_view, {"for_match": order.match_id, "for_buyer": order.buyer, "with_key": order.key}
         )
@@ -116,7 +139,7 @@ class Purchases:
             raise UnknownMatch
         return row
 
-    async def _decide(self, order: Order, seen: Row[Any]) -> None:
+    async def _decide(self, order: Order, seen: Row) -> None:
         """Raise what ends the purchase before it costs anybody anything."""
         if seen.ticket_id is not None:
             raise _Replay(_its_ticket(order, seen))
@@ -135,7 +158,7 @@ class Purchases:
 
     async def _replay_the_winner(self, order: Order) -> None:
         for _ in range(_LOOKS):
-            async with self._database.read(self._stages) as session:
+            async with self._database.autocommit(self._stages) as session:
                 await self._replay_if_sold(session, order)
             await asyncio.sleep(_BETWEEN_LOOKS_S)
 
@@ -145,7 +168,7 @@ class Purchases:
             raise _Replay(_its_ticket(order, row))
 
 
-def _its_ticket(order: Order, row: Row[Any]) -> Ticket:
+def _its_ticket(order: Order, row: Row) -> Ticket:
     if row.ticket_match_id != order.match_id or row.ticket_buyer != order.buyer:
         raise KeyReused
     return Ticket(row.ticket_id, row.ticket_match_id, row.ticket_code, order.key, row.ticket_price_pence)

@@ -18,6 +18,8 @@ PREFIX: Final = "TARGET_"
 Switch = Literal["on", "off"]
 Locking = Literal["none", "pessimistic", "optimistic", "atomic", "redis"]
 Payment = Literal["outside", "in_transaction"]
+DataLayer = Literal["sqlalchemy", "asyncpg"]
+RoundTrips = Literal["plain", "fewest"]
 
 
 class Settings(BaseSettings):
@@ -35,6 +37,12 @@ class Settings(BaseSettings):
         "atomic"
     )
     workers: Annotated[int, Field(ge=1, le=16, description="processes that serve the sale")] = 1
+    data_layer: Annotated[DataLayer, Field(description="what brings statements to PostgreSQL, and whose pool")] = (
+        "sqlalchemy"
+    )
+    round_trips: Annotated[
+        RoundTrips, Field(description="fewest: a purchase sends as little as its locking and payment allow")
+    ] = "plain"
     payment: Annotated[Payment, Field(description="where the payment is waited for")] = "outside"
     payment_ms: Annotated[float, Field(ge=0, le=10_000, description="how long a payment takes")] = 0.0
     synchronous_commit: Annotated[Switch, Field(description="PostgreSQL waits for its log to reach the disk")] = "on"

@@ -32,7 +32,7 @@ class Gate:
 
     async def validate(self, code: str) -> Admission:
         """Mark the ticket as validated and return its token, the same each time. Raises UnknownTicket, Unavailable."""
-        async with self._database.read(self._stages) as session:
+        async with self._database.autocommit(self._stages) as session:
             ticket = await session.one(queries.ticket_of_code, {"with_code": code})
             if ticket is None:
                 raise UnknownTicket

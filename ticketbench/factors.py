@@ -79,6 +79,22 @@ CATALOGUE: Final[dict[str, Factor]] = {
         ),
         Factor("workers", "int", "app", 1, "processes that serve the sale", low=1, high=16),
         Factor(
+            "data_layer",
+            "choice",
+            "app",
+            "sqlalchemy",
+            "what brings statements to PostgreSQL: SQLAlchemy and its pool, or asyncpg alone and a fair pool",
+            choices=("sqlalchemy", "asyncpg"),
+        ),
+        Factor(
+            "round_trips",
+            "choice",
+            "app",
+            "plain",
+            "statements of a purchase; fewest sends as little as locking and payment allow, with atomic a single one",
+            choices=("plain", "fewest"),
+        ),
+        Factor(
             "payment",
             "choice",
             "app",
