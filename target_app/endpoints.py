@@ -7,12 +7,13 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
+from target_app import answers
 from target_app import figures as paths
 from target_app.catalogue import Catalogue
-from target_app.errors import RETRY_AFTER_S, SaleError, Unavailable
+from target_app.errors import SaleError
 from target_app.health import Health
 from target_app.locking import Order
-from target_app.purchases import Purchases
+from target_app.purchases import Till
 from target_app.validation import Gate
 
 _JSON: Final = "application/json"
@@ -36,8 +37,21 @@ def _answer(body: dict[str, Any], status: int = 200) -> Response:
     return Response(json.dumps(body), status, media_type=_JSON)
 
 
-def sale_router(catalogue: Catalogue, purchases: Purchases, gate: Gate) -> APIRouter:
-    """Return the routes of the sale."""
+def purchase_router(till: Till) -> APIRouter:
+    """Return the route that sells."""
+    router = APIRouter()
+
+    @router.post(paths.PURCHASE, status_code=201)
+    async def purchase(match_id: MatchId, idempotency_key: IdempotencyKey, body: PurchaseRequest) -> Response:
+        """Buy one ticket. The same key again is answered with the same ticket."""
+        ticket = await till.purchase(Order(match_id, body.buyer, idempotency_key))
+        return Response(answers.sold(ticket), 201, media_type=_JSON)
+
+    return router
+
+
+def sale_router(catalogue: Catalogue, gate: Gate) -> APIRouter:
+    """Return the other routes of the sale."""
     router = APIRouter()
 
     @router.get(paths.MATCHES)
@@ -49,21 +63,6 @@ def sale_router(catalogue: Catalogue, purchases: Purchases, gate: Gate) -> APIRo
     async def match(match_id: MatchId) -> Response:
         """One match."""
         return Response(await catalogue.match(match_id), media_type=_JSON)
-
-    @router.post(paths.PURCHASE, status_code=201)
-    async def purchase(match_id: MatchId, idempotency_key: IdempotencyKey, body: PurchaseRequest) -> Response:
-        """Buy one ticket. The same key again is answered with the same ticket."""
-        ticket = await purchases.purchase(Order(match_id, body.buyer, idempotency_key))
-        return _answer(
-            {
-                "ticket_id": ticket.id,
-                "match_id": ticket.match_id,
-                "code": ticket.code,
-                "idempotency_key": ticket.key,
-                "price_pence": ticket.price_pence,
-            },
-            201,
-        )
 
     @router.post(paths.VALIDATION)
     async def validation(code: TicketCode) -> Response:
@@ -103,10 +102,8 @@ async def refuse(_: Request, error: Exception) -> Response:
     """Turn a SaleError into its answer."""
     if not isinstance(error, SaleError):
         raise TypeError(f"not an end of a request: {error!r}") from error
-    answer = _answer({"error": error.kind}, error.status)
-    if isinstance(error, Unavailable):
-        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return answer
+    status, body, more = answers.trouble(error)
+    return Response(body, status, {name.decode(): value.decode() for name, value in more}, _JSON)
 
 
 async def refuse_input(_: Request, error: Exception) -> Response:

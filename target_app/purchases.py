@@ -2,7 +2,7 @@
 
 import asyncio
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from target_app import queries
 from target_app.database import Database, DuplicateKey, Row, Session
@@ -44,6 +44,13 @@ class _Replay(Exception):
     def __init__(self, ticket: Ticket) -> None:
         super().__init__()
         self.ticket = ticket
+
+
+class Till(Protocol):
+    """What sells."""
+
+    async def purchase(self, order: Order) -> Ticket:
+        """Return the ticket, committed; the one that the key has, if it has one. Raises SaleError."""
 
 
 class Purchases:

@@ -19,6 +19,7 @@ Switch = Literal["on", "off"]
 Locking = Literal["none", "pessimistic", "optimistic", "atomic", "redis"]
 Payment = Literal["outside", "in_transaction"]
 DataLayer = Literal["sqlalchemy", "asyncpg"]
+PurchaseRoute = Literal["fastapi", "lean"]
 RoundTrips = Literal["plain", "fewest"]
 
 
@@ -43,6 +44,10 @@ class Settings(BaseSettings):
     round_trips: Annotated[
         RoundTrips, Field(description="fewest: a purchase sends as little as its locking and payment allow")
     ] = "plain"
+    purchase_route: Annotated[
+        PurchaseRoute,
+        Field(description="what a purchase goes through before it begins: FastAPI, or a route without it"),
+    ] = "fastapi"
     payment: Annotated[Payment, Field(description="where the payment is waited for")] = "outside"
     payment_ms: Annotated[float, Field(ge=0, le=10_000, description="how long a payment takes")] = 0.0
     synchronous_commit: Annotated[Switch, Field(description="PostgreSQL waits for its log to reach the disk")] = "on"

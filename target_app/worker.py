@@ -42,15 +42,15 @@ def run(*, fd: int, metrics_host: str, metrics_port: int, parent_pid: int) -> in
     die_with_parent(parent_pid)
     settings = settings_module.load()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    app = create_app(settings)
-    sale: Sale = app.state.sale
+    application = create_app(settings)
+    sale = application.sale
     try:
         metrics_server, metrics_thread = start_http_server(metrics_port, metrics_host, sale.registry())
     except OSError as error:
         raise StartupError(f"metrics port {metrics_host}:{metrics_port}: {error.strerror}") from error
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(app, sale, settings, fd))
+            runner.run(_serve(application.asgi, sale, settings, fd))
     finally:
         metrics_server.shutdown()
         metrics_server.server_close()

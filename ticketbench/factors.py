@@ -95,6 +95,14 @@ CATALOGUE: Final[dict[str, Factor]] = {
             choices=("plain", "fewest"),
         ),
         Factor(
+            "purchase_route",
+            "choice",
+            "app",
+            "fastapi",
+            "what a purchase goes through before it begins; lean is a route without the framework",
+            choices=("fastapi", "lean"),
+        ),
+        Factor(
             "payment",
             "choice",
             "app",

@@ -28,7 +28,10 @@ from target_app.settings import Settings
 GUARDED = ("pessimistic", "optimistic", "atomic", "redis")
 SQL_GUARDED = ("pessimistic", "optimistic", "atomic")
 # Whichever way it reaches PostgreSQL, the sale behaves alike: every test that opens one runs for each.
-WAYS = (("sqlalchemy", "plain"), ("asyncpg", "fewest"))
+WAYS = {
+    "plain": {"data_layer": "sqlalchemy", "round_trips": "plain", "purchase_route": "fastapi"},
+    "fastest": {"data_layer": "asyncpg", "round_trips": "fewest", "purchase_route": "lean"},
+}
 HOT, COLD, PAST = 1, 2, 21
 REDIS_NUMBER = 7  # a database of Redis for these tests alone
 
@@ -109,20 +112,20 @@ class Shop:
 Open = Callable[..., AbstractAsyncContextManager[Shop]]
 
 
-@pytest.fixture(params=WAYS, ids="-".join)
+@pytest.fixture(params=WAYS)
 def opened(stores: Stores, request: pytest.FixtureRequest) -> Open:
     """Open a sale with the given levels, on a freshly seeded database."""
-    data_layer, round_trips = request.param
+    way = WAYS[request.param]
 
     @asynccontextmanager
     async def opener(*, seed: bool = True, **levels: Any) -> AsyncIterator[Shop]:
-        settings = stores.settings(**{"data_layer": data_layer, "round_trips": round_trips, **levels})
+        settings = stores.settings(**{**way, **levels})
         if seed:
             await asyncio.to_thread(init_db, settings)
         app = create_app(settings)
-        transport = httpx.ASGITransport(app)
-        async with app.state.sale.opened(), httpx.AsyncClient(transport=transport, base_url="http://sale") as http:
-            yield Shop(app.state.sale, http)
+        transport = httpx.ASGITransport(app.asgi)
+        async with app.sale.opened(), httpx.AsyncClient(transport=transport, base_url="http://sale") as http:
+            yield Shop(app.sale, http)
 
     return opener
 

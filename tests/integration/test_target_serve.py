@@ -220,9 +220,18 @@ async def rush(url: str, buyers: int) -> Counter[int]:
 # --- serving ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("locking", GUARDED)
-def test_several_workers_sell_to_the_last_ticket_and_count_it_right(serve: Serve, site: Site, locking: str) -> None:
-    served = serve(workers=2, locking=locking, stock="70", pool_size="5", payment_ms="1", pool_timeout_s="30")
+@pytest.mark.parametrize(
+    "levels",
+    [
+        *({"locking": locking, "payment_ms": "1"} for locking in GUARDED),
+        {"data_layer": "asyncpg", "round_trips": "fewest", "purchase_route": "lean"},
+    ],
+    ids=[*GUARDED, "fastest"],
+)
+def test_several_workers_sell_to_the_last_ticket_and_count_it_right(
+    serve: Serve, site: Site, levels: dict[str, str]
+) -> None:
+    served = serve(workers=2, stock="70", pool_size="5", pool_timeout_s="30", **levels)
     assert asyncio.run(rush(served.url, 300)) == {201: 70, 409: 230}
     assert site.sold() == 70
     assert served.total('target_purchases_total{outcome="sold"}') == 70

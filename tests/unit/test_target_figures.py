@@ -23,7 +23,7 @@ def exported() -> str:
     app = create_app(
         Settings(database_url="postgresql://u:p@127.0.0.1:1/sale", redis_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     )
-    return generate_latest(app.state.sale.registry()).decode()
+    return generate_latest(app.sale.registry()).decode()
 
 
 def documented() -> dict[str, frozenset[str]]:
@@ -75,8 +75,8 @@ def test_a_scrape_during_counting_never_sees_a_histogram_that_shrinks() -> None:
     app = create_app(
         Settings(database_url="postgresql://u:p@127.0.0.1:1/sale", redis_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     )
-    figures: Figures = app.state.sale.figures
-    registry = app.state.sale.registry()
+    figures: Figures = app.sale.figures
+    registry = app.sale.registry()
     stop = threading.Event()
 
     def count() -> None:
