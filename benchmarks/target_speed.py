@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from sqlalchemy.dialects import postgresql
 from target_app import queries
 from ticketbench import factors, interrupts
 from ticketbench.binaries import Binaries, provide
-from ticketbench.errors import TicketbenchError
+from ticketbench.errors import EnvironmentFailure, TicketbenchError
 from ticketbench.sampling.proc import parse_stat
 from ticketbench.stack.local import LocalStack
 from ticketbench.stack.protocol import Endpoints
@@ -58,6 +59,7 @@ class Pgbench:
 
     clients: int
     per_s: float
+    own_cpu_ms: float
     postgres_cpu_ms: float
 
 
@@ -73,6 +75,11 @@ class Probe:
     k6_cpu_ms: float
     postgres_cpu_ms: float
     other_cores: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU of all that take part, for one purchase."""
+        return self.app_cpu_ms + self.k6_cpu_ms + self.postgres_cpu_ms
 
     @property
     def passed(self) -> bool:
@@ -98,14 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         variants = {text: _levels(text) for text in options.variant or VARIANTS}
-        measured = _measure(variants, options.blocks, options.rate)
+        with interrupts.raised():
+            measured = _measure(variants, options.blocks, options.rate)
     except TicketbenchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     sys.stdout.write(_table(measured))
     if options.json:
         raw = {name: [asdict(block) for block in blocks] for name, blocks in measured.items()}
-        options.json.write_text(json.dumps({"cores": os.cpu_count(), "variants": raw}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"cores": _cores(), "variants": raw}, indent=1) + "\n")
     return 0
 
 
@@ -203,14 +211,14 @@ class _PgbenchRunner:
         self._synchronous_commit = levels["synchronous_commit"]
 
     def run(self, clients: int, seconds: int) -> Pgbench:
-        """Run it. Raises CalledProcessError with what it said on standard error."""
+        """Run it. Raises EnvironmentFailure with what it said."""
         where = self._where
         env = {
             **os.environ,
             "PGPASSWORD": where.password or "",
             "PGOPTIONS": f"-c jit=off -c lock_timeout=2s -c synchronous_commit={self._synchronous_commit}",
         }
-        before = cpu_s(self._trees["postgres"])
+        before, own = cpu_s(self._trees["postgres"]), _children_s()
         ran = subprocess.run(
             [
                 str(self._program), "--no-vacuum", "--protocol=prepared", f"--file={self._script}",
@@ -218,11 +226,14 @@ class _PgbenchRunner:
                 f"--host={where.hostname}", f"--port={where.port}", f"--username={where.username}",
                 where.path.removeprefix("/"),
             ],
-            env=env, check=True, capture_output=True, text=True, timeout=60,
+            env=env, check=False, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
-        used_s = cpu_s(self._trees["postgres"]) - before
+        if ran.returncode:
+            raise EnvironmentFailure(f"pgbench failed ({ran.returncode}): {ran.stderr[-500:]}")
+        used_s, own_s = cpu_s(self._trees["postgres"]) - before, _children_s() - own
         done = int(_found(r"number of transactions actually processed: (\d+)", ran.stdout))
-        return Pgbench(clients, float(_found(r"^tps = ([\d.]+)", ran.stdout)), used_s / done * 1000)
+        per_s = float(_found(r"^tps = ([\d.]+)", ran.stdout))
+        return Pgbench(clients, per_s, own_s / done * 1000, used_s / done * 1000)
 
 
 def purchase_script(levels: Mapping[str, Any]) -> str:
@@ -271,26 +282,23 @@ class _Load:
         self._summary = folder / "summary.json"
 
     def probe(self, rate_per_s: int) -> Probe:
-        """Offer purchases at one rate. Raises CalledProcessError."""
+        """Offer purchases at one rate. Raises EnvironmentFailure."""
         before = {name: cpu_s(pid) for name, pid in self._trees.items()}
-        busy, began = _machine_busy_s(), time.monotonic()
-        k6 = subprocess.Popen(
+        own, busy, began = _children_s(), _machine_busy_s(), time.monotonic()
+        k6 = subprocess.run(
             [
                 *self._endpoints.k6_command, "run", "--quiet", "--no-usage-report", "--log-output=stderr",
                 f"--summary-export={self._summary}", "--address=", "-e", f"BASE_URL={self._endpoints.base_url}",
                 "-e", f"TRIAL={uuid.uuid4().hex}", "-e", f"RATE={rate_per_s}", "-e", f"WARMUP={WARMUP_S}",
                 "-e", f"DURATION={PROBE_S}", str(SCRIPT),
             ],
-            env={**os.environ, "GOMAXPROCS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env={**os.environ, "GOMAXPROCS": "1"}, check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
-        said = k6.stderr.read() if k6.stderr is not None else b""
-        _, status, usage = os.wait4(k6.pid, 0)
-        k6.returncode = os.waitstatus_to_exitcode(status)
-        if k6.returncode not in (0, 99):
-            raise subprocess.CalledProcessError(k6.returncode, k6.args, stderr=said)
+        if k6.returncode:
+            raise EnvironmentFailure(f"k6 failed ({k6.returncode}): {k6.stderr[-500:]}")
         elapsed_s = time.monotonic() - began
         used = {name: cpu_s(pid) - before[name] for name, pid in self._trees.items()}
-        k6_s = usage.ru_utime + usage.ru_stime
+        k6_s = _children_s() - own
         others_s = max(0.0, _machine_busy_s() - busy - sum(used.values()) - k6_s)
         metrics = json.loads(self._summary.read_bytes())["metrics"]
         purchases = metrics["http_reqs"]["count"]
@@ -326,6 +334,16 @@ def cpu_s(root: int) -> float:
     return total
 
 
+def _children_s() -> float:
+    """Return the CPU seconds of the programs that we have run to their end."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
 def _machine_busy_s() -> float:
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
@@ -356,25 +374,26 @@ def _table(measured: Mapping[str, Sequence[Block]]) -> str:
         lines.append(f"{name or 'defaults'} ({len(passed)} of {len(blocks)} blocks)")
         if not passed:
             continue
-        rows = {
+        rows: dict[str, list[float]] = {
             "pgbench, transactions/s": [bench.per_s for bench, _ in passed],
-            "pgbench, PostgreSQL ms CPU": [bench.postgres_cpu_ms for bench, _ in passed],
-            "target, purchases/s": [best.rate_per_s for _, best in passed],
-            "ratio": [best.rate_per_s / bench.per_s for bench, best in passed],
+            "pgbench, PostgreSQL ms CPU each": [bench.postgres_cpu_ms for bench, _ in passed],
+            "pgbench, its own ms CPU each": [bench.own_cpu_ms for bench, _ in passed],
+            "target, purchases/s": [best.sold_per_s for _, best in passed],
+            "ratio": [best.sold_per_s / bench.per_s for bench, best in passed],
             "p95, ms": [best.p95_ms for _, best in passed],
             "app, ms CPU a purchase": [best.app_cpu_ms for _, best in passed],
             "PostgreSQL, ms CPU a purchase": [best.postgres_cpu_ms for _, best in passed],
             "k6, ms CPU a purchase": [best.k6_cpu_ms for _, best in passed],
+            "these three, cores": [best.sold_per_s * best.cpu_ms / 1000 for _, best in passed],
+            "what the machine allows, purchases/s": [_cores() * 1000 / best.cpu_ms for _, best in passed],
             "others, cores": [best.other_cores for _, best in passed],
         }
         lines += [
-            f"  {title:31} {statistics.median(values):9.2f}  ({min(values):.2f} to {max(values):.2f})"
+            f"  {title:37} {statistics.median(values):9.2f}  ({min(values):.2f} to {max(values):.2f})"
             for title, values in rows.items()
         ]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    with interrupts.deferred():
-        pass
     sys.exit(main())
