@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from ticketbench.collecting.naming import column, routes_of
 from ticketbench.collecting.native import Histogram
+from ticketbench.collecting.own import OwnSeries, add_own, await_own
 from ticketbench.collecting.prometheus import Answer, Prometheus, quoted
 from ticketbench.collecting.series import Frame, add_app, add_counters, add_sampler
 from ticketbench.errors import EnvironmentFailure
+from ticketbench.mapping import SeriesSource
 from ticketbench.storing.histograms import HistogramRow
 
 if TYPE_CHECKING:
@@ -48,6 +50,12 @@ EXPECTED: Final = (
     "pg.exec_s", "redis.commands",
 )  # fmt: skip
 
+# Nothing of somebody else's system is certain to be there; k6, the machine and what else takes CPU is.
+EXPECTED_OF_EXTERNAL: Final = (
+    "k6.requests", "k6.iterations", "k6.vus", "k6.duration_s", "cpu_s{component=k6}", "cpu_s{component=other}",
+    "host_cpu_s",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -56,26 +64,41 @@ class Collected:
     ``series`` has one row a second (index ``t``, Unix seconds) from two seconds before k6's start to two seconds after
     its end. A row holds what was known up to a fixed fraction of a second after ``t``, chosen so that the samples of
     all sources lie clear of it. ``histograms`` are increments, in order of time. ``missing`` names what should be there
-    and is not: columns, ``histograms``, or ``app after the end`` for a source that fell silent before k6 ended.
+    and is not: columns, ``histograms``, or ``app after the end`` for a source that fell silent before k6 ended. ``own``
+    are sentences on the series of the system's own Prometheus: those that are missing, and how coarse they are.
     """
 
     series: "pd.DataFrame"
     histograms: tuple[HistogramRow, ...]
     missing: tuple[str, ...]
+    own: tuple[str, ...] = ()
 
 
 def collect(
-    prometheus_url: str, trial_id: str, base_url: str, start_s: float, end_s: float, *, step_s: float = 1.0
+    prometheus_url: str,
+    trial_id: str,
+    base_url: str,
+    start_s: float,
+    end_s: float,
+    *,
+    step_s: float = 1.0,
+    external: bool = False,
+    source: SeriesSource | None = None,
 ) -> Collected:
     """Collect the trial whose k6 ran from ``start_s`` to ``end_s`` (Unix seconds) and tagged all with ``trial_id``.
 
     Waits, for some seconds at most, until app and sampler have samples from after the end. Raises EnvironmentFailure
-    where Prometheus does not answer; data that is not there is no error but stands in ``missing``.
+    where Prometheus does not answer; data that is not there is no error but stands in ``missing``. With ``external``
+    the system is somebody else's: no app is waited for, and ``source``, where there is one, holds its own series. Rows
+    go on to the first sample after the end that it has.
     """
     first_s = math.floor(start_s) - _MARGIN_S
     last_s = math.ceil(end_s) + _MARGIN_S
+    theirs = await_own(source, start_s, end_s) if source is not None else OwnSeries()
+    if math.isfinite(theirs.last_s):
+        last_s = max(last_s, math.ceil(theirs.last_s))
     with Prometheus(prometheus_url) as prometheus:
-        silent = _await_samples(prometheus, last_s, end_s)
+        silent = _await_samples(prometheus, last_s, end_s, ("sampler",) if external else ("app", "sampler"))
         shift_s = _shift(prometheus, trial_id, start_s, end_s)
         rows = math.floor((last_s - first_s) / step_s) + 1
         frame = Frame(first_s, rows, step_s, shift_s)
@@ -110,7 +133,10 @@ def collect(
             prometheus.range(f'{{job="{_SAMPLER_JOB}",__name__=~"tb_.+"}}', *span),
             prometheus.range(f"max(timestamp({_SAMPLER_ALIVE}))", *span),
         )
-    return Collected(frame.pandas(), histograms, (*_missing(frame, histograms, end_s - start_s), *silent))
+    said = add_own(frame, source, theirs, end_s) if source is not None else ()
+    expected = EXPECTED_OF_EXTERNAL if external else EXPECTED
+    missing = (*_missing(frame, histograms, end_s - start_s, expected), *silent)
+    return Collected(frame.pandas(), histograms, missing, said)
 
 
 def wait_idle(prometheus_url: str, *, deadline_s: float = 10.0) -> bool:
@@ -135,8 +161,8 @@ def wait_idle(prometheus_url: str, *, deadline_s: float = 10.0) -> bool:
 # --- when to look -----------------------------------------------------------------------------------------------------
 
 
-def _await_samples(prometheus: Prometheus, wanted_s: float, end_s: float) -> tuple[str, ...]:
-    """Wait for samples up to the last row; return what has none even from after k6's end."""
+def _await_samples(prometheus: Prometheus, wanted_s: float, end_s: float, sources: Sequence[str]) -> tuple[str, ...]:
+    """Wait for samples of ``sources`` up to the last row; return what has none even from after k6's end."""
     query = " or ".join(
         f'label_replace(max(timestamp({metric})), "source", "{source}", "", "")'
         for source, metric in (
@@ -147,7 +173,7 @@ def _await_samples(prometheus: Prometheus, wanted_s: float, end_s: float) -> tup
     deadline = time.monotonic() + _FRESH_S
     while True:
         newest = {metric["source"]: at_s for metric, at_s in prometheus.latest(query)}
-        ages = {source: newest.get(source, 0.0) for source in ("app", "sampler")}
+        ages = {source: newest.get(source, 0.0) for source in sources}
         if min(ages.values()) >= wanted_s or time.monotonic() > deadline:
             return tuple(f"{source} after the end" for source, at_s in ages.items() if at_s < end_s)
         time.sleep(_POLL_S)
@@ -275,9 +301,11 @@ def _histogram_row(t: float, labels: Mapping[str, str], histogram: Histogram) ->
     )
 
 
-def _missing(frame: Frame, histograms: tuple[HistogramRow, ...], ran_s: float) -> tuple[str, ...]:
+def _missing(
+    frame: Frame, histograms: tuple[HistogramRow, ...], ran_s: float, expected: Sequence[str]
+) -> tuple[str, ...]:
     present = set(frame.columns) | {name.partition("{")[0] for name in frame.columns}
     if ran_s < _FIRST_GAUGES_S:
         present |= set(_GAUGES.values())
-    missing = [name for name in EXPECTED if name not in present]
+    missing = [name for name in expected if name not in present]
     return (*missing, *(() if histograms else ("histograms",)))

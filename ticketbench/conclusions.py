@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ticketbench.model import SCHEMA_VERSION, Level, Record, Shape, TrialStatus
+from ticketbench.model import SCHEMA_VERSION, Level, Record, Shape, SignalKind, TrialStatus
 
 OutcomeStatus = Literal["pass", "slo_missed", "invalid", "integrity_violated"]
 ValidityStatus = Literal["valid", "lower_bound", "invalid"]
-IntegrityStatus = Literal["pass", "violated", "unknown"]
+# unknown: it should have been audited and could not be; not_audited: the system is not ours to look into.
+IntegrityStatus = Literal["pass", "violated", "unknown", "not_audited"]
 Verdict = Literal["regressed", "improved", "unchanged", "inconclusive"]
 
 
@@ -118,6 +119,19 @@ class SloResult(Record):
     values: tuple[float | None, ...]
 
 
+class OwnSignal(Record):
+    """A series that the system's own Prometheus gave, over the window: a counter per second, a gauge's mean.
+
+    ``most`` is a gauge's highest sample, None for a counter. ``column`` is that of series.csv.gz, labels included.
+    """
+
+    column: str
+    kind: SignalKind
+    unit: str
+    value: float | None
+    most: float | None = None
+
+
 class TrialAnalysis(Record):
     """One trial, judged. ``sold_out_after_s``: seconds from the window's start to the first 409, None if none."""
 
@@ -134,12 +148,14 @@ class TrialAnalysis(Record):
     per_request: dict[str, float]
     sold_out_after_s: float | None = None
     window_s: float | None = None
+    own: tuple[OwnSignal, ...] = ()
 
 
 class VariantAnalysis(Record):
     """A variant over its trials: rates and ratios are means, quantiles come from the trials' merged histograms.
 
-    ``per_request``: costs per request in seconds (``cpu_app_s``, ``cpu_postgres_s``, ``db_s``).
+    ``per_request``: costs per request in seconds (``cpu_app_s``, ``cpu_postgres_s``, ``db_s``). ``own`` are the figures
+    of somebody else's system in its own series: means over the trials, the highest of the highest.
     """
 
     variant: str
@@ -153,6 +169,7 @@ class VariantAnalysis(Record):
     per_request: dict[str, float]
     sold_out_after_s: float | None = None
     diagnosis: dict[str, Any] | None = None
+    own: tuple[OwnSignal, ...] = ()
 
 
 class Finding(Record):

@@ -57,6 +57,10 @@ class Factor:
         raise ValueError(f"{self.name}={text!r} is not possible: {self.name} takes {self.levels_text()}")
 
 
+# What only k6 has to know can be varied on whatever system it is sent to.
+ANY_STACK: Final = ("local", "external")
+
+
 def _switch(name: str, default: str, text: str, scope: Scope = "app") -> Factor:
     return Factor(name, "choice", scope, default, text, choices=("on", "off"))
 
@@ -117,10 +121,28 @@ CATALOGUE: Final[dict[str, Factor]] = {
         ),
         _switch("index", "on", "the index behind a buyer's tickets of a match", scope="data"),
         Factor("stock", "int", "data", 1000, "tickets of the hot match", low=0, high=5000000),
-        Factor("rate", "float", "load", None, "journeys offered per second at the peak", low=0.1, high=20000),
-        Factor("duration", "float", "load", None, "seconds of the window", low=1, high=7200),
-        Factor("vus", "int", "load", None, "most virtual users at a time", low=1, high=20000),
-        Factor("hot_share", "float", "load", None, "share of the purchases that want the hot match", low=0, high=1),
+        Factor(
+            "rate",
+            "float",
+            "load",
+            None,
+            "journeys offered per second at the peak",
+            low=0.1,
+            high=20000,
+            stacks=ANY_STACK,
+        ),
+        Factor("duration", "float", "load", None, "seconds of the window", low=1, high=7200, stacks=ANY_STACK),
+        Factor("vus", "int", "load", None, "most virtual users at a time", low=1, high=20000, stacks=ANY_STACK),
+        Factor(
+            "hot_share",
+            "float",
+            "load",
+            None,
+            "share of the purchases that want the hot match",
+            low=0,
+            high=1,
+            stacks=ANY_STACK,
+        ),
     )
 }
 

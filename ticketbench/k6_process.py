@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -31,6 +31,9 @@ ONE_CORE_BELOW_PER_S: Final = 500.0
 STOP_LIMIT_S: Final = 4.0  # between SIGINT and SIGKILL: enough for teardown and summary
 OTHER_FILES: Final = 100  # descriptors of k6 beside one connection for each virtual user
 
+# Where a user's own certificate authorities are, for a target with https.
+CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
 LOG: Final = "k6.log"
 CONSOLE: Final = "k6-console.log"
 SUMMARY: Final = "k6-summary.tmp.json"
@@ -45,6 +48,10 @@ class Execution:
     ``env`` are the load parameters (:func:`ticketbench.scenario.load_env`); BASE_URL, TRIAL and SEED are added here.
     ``trial_id`` must be unique for ever: it labels the series and begins each idempotency key. ``slos`` are needed for
     a k6 whose summary does not repeat them.
+
+    ``addresses`` are the only IP addresses that k6 may reach; empty: those of ``base_url``'s host. ``headers`` may hold
+    secrets: they reach the script as ``__ENV.HEADERS`` (JSON) through k6's environment, never its command line, and
+    their values are blotted out of whatever is kept of its logs.
     """
 
     k6_command: Sequence[str]
@@ -57,6 +64,8 @@ class Execution:
     folder: Path
     schedule: Schedule
     slos: tuple[Slo, ...] = ()
+    addresses: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Child:
@@ -141,14 +150,16 @@ def _arguments(execution: Execution, port: int) -> list[str]:
         "TRIAL": execution.trial_id,
         "SEED": str(execution.seed),
     }
-    words = ["run", "-q", "--no-usage-report", "--no-color", "--include-system-env-vars=false"]
+    words = ["run", "-q", "--no-usage-report", "--no-color"]
+    # a script sees what -e tells it and nothing of our environment; with headers also the few variables we give k6
+    words.append(f"--include-system-env-vars={'true' if execution.headers else 'false'}")
     words += ["--address", f"127.0.0.1:{port}", "--log-format", "json"]
     words += ["--summary-export", str(execution.folder / SUMMARY), "--summary-trend-stats", TREND_STATS]
     words += ["--console-output", str(execution.folder / CONSOLE)]
     words += ["--system-tags", SYSTEM_TAGS, "--tag", f"trial={execution.trial_id}"]
     if execution.prometheus_url:
         words += ["--out", "experimental-prometheus-rw"]
-    for network in everything_but(execution.base_url):
+    for network in everything_but(execution.addresses or addresses_of(execution.base_url)):
         words += ["--blacklist-ip", network]
     for name, value in told.items():
         words += ["-e", f"{name}={value}"]
@@ -156,8 +167,12 @@ def _arguments(execution: Execution, port: int) -> list[str]:
 
 
 def _environment(execution: Execution) -> dict[str, str]:
-    """Return k6's own environment. It holds no secret and, without HOME, leads to no settings of the user's."""
+    """Return k6's own environment. Without HOME it leads to no settings of the user's; the headers are its secret."""
     env = {"PATH": os.environ.get("PATH", os.defpath), "K6_NEW_MACHINE_READABLE_SUMMARY": "false"}
+    if execution.base_url.startswith("https://"):
+        env |= {name: os.environ[name] for name in CERTIFICATES if name in os.environ}
+    if execution.headers:
+        env["HEADERS"] = json.dumps(dict(execution.headers))
     if execution.prometheus_url:
         env |= {
             "K6_PROMETHEUS_RW_SERVER_URL": f"{execution.prometheus_url.rstrip('/')}/api/v1/write",
@@ -184,20 +199,24 @@ def _peak_per_s(schedule: Schedule) -> float:
     return max((top(slope.start_s, slope.end_s) for slope in schedule.offered), default=0.0)
 
 
-def everything_but(url: str) -> tuple[str, ...]:
-    """Return the networks that together are all addresses except those of the host in ``url``.
-
-    They are what k6 is forbidden to reach. Raises EnvironmentFailure for a host that has no address.
-    """
+def addresses_of(url: str) -> tuple[str, ...]:
+    """Return the IP addresses of the host in ``url``. Raises EnvironmentFailure for a host that has none."""
     host = urlsplit(url).hostname or ""
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError as error:
         raise EnvironmentFailure(f"the target's host {host!r} has no address: {error.strerror}") from error
-    allowed = [ipaddress.ip_address(str(address).partition("%")[0]) for address in found]
+    return tuple(sorted(str(address).partition("%")[0] for address in found))
+
+
+def everything_but(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return the networks that together are all IP addresses except ``addresses``: what k6 is forbidden to reach."""
     v4 = [ipaddress.IPv4Network("0.0.0.0/0")]
     v6 = [ipaddress.IPv6Network("::/0")]
-    for address in allowed:
+    for text in addresses:
+        address = ipaddress.ip_address(text)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # that is how k6 sees it
         if isinstance(address, ipaddress.IPv4Address):
             v4 = list(_without(v4, ipaddress.IPv4Network(address)))
         else:

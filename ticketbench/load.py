@@ -20,6 +20,7 @@ from ticketbench.k6_process import (
     held_to_cores,
     require_descriptors,
 )
+from ticketbench.logs import blot_out
 from ticketbench.model import Ack, LoadResult, Schedule
 
 START_LIMIT_S: Final = 150.0  # making virtual users takes seconds; k6 gives a script's setup() 60 s
@@ -200,8 +201,9 @@ def _announce(schedule: Schedule, seen: _Seen, elapsed_s: float, on_phase: OnPha
 def _outcome(child: Child, seen: _Seen) -> LoadOutcome:
     folder = child.execution.folder
     code = child.process.returncode
-    log = k6.read_log(_lines(folder / LOG))
-    console = k6.read_console(_lines(folder / CONSOLE))
+    secrets = tuple(child.execution.headers.values())
+    log = k6.read_log(_lines(folder / LOG, secrets))
+    console = k6.read_console(_lines(folder / CONSOLE, secrets))
     summary = _read_summary(folder / SUMMARY)
     _keep_readable(folder, log, console)
     aborted = seen.aborted or _why_incomplete(child.execution.schedule, seen, code, log)
@@ -250,9 +252,10 @@ def _why_incomplete(schedule: Schedule, seen: _Seen, code: int, log: Sequence[k6
     return None
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, secrets: Sequence[str]) -> list[str]:
+    """Return the lines of a log of k6's, as they may be kept."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return blot_out(path.read_text(encoding="utf-8", errors="replace"), secrets).splitlines()
     except FileNotFoundError:
         return []
 

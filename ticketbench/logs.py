@@ -2,17 +2,19 @@
 
 import contextlib
 import getpass
+import json
 import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from ticketbench import paths
 
 TAIL_BYTES: Final = 256 * 1024
+SHORTEST_SECRET: Final = 6
 
 
 def _replacements() -> list[tuple[str, str]]:
@@ -38,6 +40,22 @@ def redact(text: str) -> str:
     for found, stands_for in _replacements():
         text = re.sub(rf"{re.escape(found)}(?![\w-])", lambda _, name=stands_for: name, text)  # type: ignore[misc]
     return re.sub(r"(\w+://[^\s:/@]*):[^\s@/]+@", r"\1:***@", text)
+
+
+def blot_out(text: str, secrets: Iterable[str]) -> str:
+    """Return ``text`` with each secret replaced, also where JSON escapes it; and each long word of one by itself.
+
+    ``Bearer abcdef`` is gone, and so is ``abcdef``. Words below SHORTEST_SECRET characters are left: they are words.
+    """
+    found: set[str] = set()
+    for secret in secrets:
+        for part in (secret, *secret.split()):
+            if len(part) >= SHORTEST_SECRET:
+                once = json.dumps(part)[1:-1]
+                found |= {part, once, json.dumps(once)[1:-1]}
+    for part in sorted(found, key=len, reverse=True):
+        text = text.replace(part, "***")
+    return text
 
 
 def redact_file(path: Path) -> None:

@@ -13,8 +13,13 @@ from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import BinaryVersion, Environment
 
 
-def environment(binaries: Sequence[BinaryVersion], settings: Mapping[str, str]) -> Environment:
-    """Describe this machine, the programs that take part and the settings of the servers."""
+def environment(
+    binaries: Sequence[BinaryVersion], settings: Mapping[str, str], *, own_target: bool = True
+) -> Environment:
+    """Describe this machine, the programs that take part and the settings of the servers.
+
+    Without ``own_target`` the system is somebody else's, and no version of it is known.
+    """
     return Environment(
         os=_os_name(),
         kernel=platform.release(),
@@ -26,7 +31,7 @@ def environment(binaries: Sequence[BinaryVersion], settings: Mapping[str, str]) 
         nofile_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         python=platform.python_version(),
         ticketbench=__version__,
-        target_sha256=target_sha256(),
+        target_sha256=target_sha256() if own_target else "",
         binaries=tuple(binaries),
         settings=dict(settings),
     )

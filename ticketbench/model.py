@@ -42,7 +42,8 @@ class Scenario(Record):
     """A k6 script and what it says about itself in ``options.ext.ticketbench``.
 
     ``goal`` is the ``name`` tag of the requests whose success counts as goodput; None counts every successful request.
-    ``levels`` are the scenario's own defaults for factors. ``script`` is a file name without its folder.
+    ``levels`` are the scenario's own defaults for factors. ``script`` is a file name without its folder. ``preflight``
+    is the path that somebody else's system is asked for before the load; empty: the target's address itself.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Scenario(Record):
     goal: str | None
     slos: tuple[Slo, ...]
     levels: dict[str, Level]
+    preflight: str = ""
 
 
 class OfferedSlope(Record):
@@ -94,11 +96,41 @@ class Trial(Record):
     position: int
 
 
+Where = Literal["loopback", "remote"]
+SignalKind = Literal["counter", "gauge"]
+
+
+class MappedSignal(Record):
+    """A column of series.csv.gz that a mapping takes from the system's own Prometheus; ``column`` may lack labels."""
+
+    column: str
+    kind: SignalKind
+    unit: str = ""
+
+
+class ExternalSystem(Record):
+    """Somebody else's system, as far as a run may tell: its host's name and its headers' values stay out.
+
+    ``mapping`` is the name of the mapping or of its file, empty without a Prometheus; ``signals`` are what it maps.
+    """
+
+    scheme: str
+    where: Where
+    port: int
+    path: str
+    headers: tuple[str, ...] = ()
+    prometheus: Where | None = None
+    mapping: str = ""
+    mapping_sha256: str = ""
+    signals: tuple[MappedSignal, ...] = ()
+
+
 class Plan(Record):
     """What a run will do, all of it: frozen before anything is started.
 
     ``varied`` holds the levels as given, in order; the reference variant is the first level of each. ``schedules`` is
-    keyed by variant name. ``trials`` stand in their seeded random order, in blocks of one repetition each.
+    keyed by variant name. ``trials`` stand in their seeded random order, in blocks of one repetition each. ``external``
+    is there where the system is somebody else's (stack ``external``).
     """
 
     scenario: Scenario
@@ -111,6 +143,7 @@ class Plan(Record):
     schedules: dict[str, Schedule]
     repetitions: int
     seed: int
+    external: ExternalSystem | None = None
 
     def variant(self, name: str) -> Variant:
         """Return the variant called ``name``; raises KeyError."""

@@ -1,6 +1,7 @@
 """From what was asked to a frozen, seeded, ordered Plan. Nothing is started here, and every error is told at once."""
 
 import itertools
+import os
 import random
 import shlex
 import tomllib
@@ -12,7 +13,7 @@ from typing import Any, Final
 from ticketbench import factors, paths
 from ticketbench.errors import UsageError
 from ticketbench.events import Planned, PlannedTrial
-from ticketbench.model import Level, Plan, Scenario, Schedule, Trial, Variant
+from ticketbench.model import ExternalSystem, Level, Plan, Scenario, Schedule, Trial, Variant
 
 MAX_TRIALS: Final = 1000  # of a whole plan: a month of work is a typing error
 MAX_REPETITIONS: Final = 100
@@ -42,11 +43,12 @@ class Request:
     repetitions: int = 1
     seed: int = 1
     stack: str = "local"
+    external: ExternalSystem | None = None
 
 
 @dataclass(frozen=True)
 class PlanFile:
-    """A plan file's content; what it does not say is None or empty."""
+    """A plan file's content; what it does not say is None or empty. ``headers`` may be secrets."""
 
     scenario: str | None
     varied: dict[str, tuple[Level, ...]]
@@ -54,6 +56,11 @@ class PlanFile:
     repetitions: int | None
     seed: int | None
     stack: str | None
+    target: str | None = None
+    prometheus: str | None = None
+    prometheus_mapping: str | None = None
+    prometheus_selector: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def parse_varied(options: Sequence[str], stack: str | None = None) -> dict[str, tuple[Level, ...]]:
@@ -114,7 +121,8 @@ def _raise(problems: Sequence[str]) -> None:
 
 # --- plan files -------------------------------------------------------------------------------------------------------
 
-_KEYS: Final = ("scenario", "trials", "seed", "stack", "vary", "set", "title")
+_EXTERNAL_KEYS: Final = ("target", "prometheus", "prometheus_mapping", "prometheus_selector")
+_KEYS: Final = ("scenario", "trials", "seed", "stack", *_EXTERNAL_KEYS, "headers", "vary", "set", "title")
 
 
 def bundled_plans() -> tuple[str, ...]:
@@ -165,10 +173,38 @@ def read_plan_file(path: Path) -> PlanFile:
         problems.append(f"{where}: seed = {seed} is not possible: a whole number from 0 to {MAX_SEED}")
     stack = _typed(raw, "stack", str, where, problems)
     _typed(raw, "title", str, where, problems)
+    external = {key: _typed(raw, key, str, where, problems) for key in _EXTERNAL_KEYS}
+    headers = _file_headers(raw, where, problems)
     _raise(problems)
-    if scenario is not None and scenario.endswith(".js") and not Path(scenario).is_absolute():
-        scenario = str(path.parent / scenario)
-    return PlanFile(scenario, varied, chosen, repetitions, seed, stack)
+    if scenario is not None and scenario.endswith(".js"):
+        scenario = _beside(path, scenario)
+    if (mapping := external["prometheus_mapping"]) is not None and mapping.endswith(".toml"):
+        external["prometheus_mapping"] = _beside(path, mapping)
+    return PlanFile(scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers)
+
+
+def _beside(plan: Path, name: str) -> str:
+    return name if Path(name).is_absolute() else str(plan.parent / name)
+
+
+def _file_headers(raw: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, str]:
+    """Return the headers of a plan file, ``{ env = "NAME" }`` replaced; no message holds a value."""
+    table = raw.get("headers", {})
+    if not isinstance(table, dict):
+        problems.append(f"{where}: headers is not a table of names and values")
+        return {}
+    headers: dict[str, str] = {}
+    for name, value in table.items():
+        if isinstance(value, str):
+            headers[name] = value
+        elif isinstance(value, dict) and value.keys() == {"env"} and isinstance(value["env"], str):
+            if (found := os.environ.get(value["env"])) is None:
+                problems.append(f"{where}: headers.{name} takes the variable {value['env']}, which is not set")
+            else:
+                headers[name] = found
+        else:
+            problems.append(f'{where}: headers.{name} is neither text nor {{ env = "VARIABLE" }}')
+    return headers
 
 
 def _table(raw: Mapping[str, Any], key: str, where: str, problems: list[str]) -> dict[str, Any]:
@@ -223,13 +259,8 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
     A block holds each variant once, in an order drawn with the seed, so that what drifts over a run (a warming or a
     busier machine) spreads over all variants instead of falling on the last one. Raises UsageError.
     """
-    both = [name for name in request.varied if name in request.fixed]
-    problems = [f"factor {name!r} is both varied and set: choose one" for name in both]
-    for name in (*request.varied, *request.fixed):
-        try:
-            factors.get(name, request.stack)
-        except UsageError as error:
-            problems.append(error.message)
+    require_possible(request)
+    problems: list[str] = []
     combinations = [
         dict(zip(request.varied, levels, strict=True)) for levels in itertools.product(*request.varied.values())
     ]
@@ -251,7 +282,12 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
         return inspected[key]
 
     scenario, _ = look(request.fixed)
-    base = {**factors.defaults(), **scenario.levels, **request.fixed}
+    # A level that the stack cannot set is no part of the variant: it would be a claim.
+    base = {
+        name: level
+        for name, level in {**factors.defaults(), **scenario.levels, **request.fixed}.items()
+        if request.stack in factors.CATALOGUE[name].stacks
+    }
     for combination in combinations:
         levels = {**base, **combination}
         variant = Variant(name=variant_name(combination), levels=levels)
@@ -270,11 +306,26 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
         schedules=schedules,
         repetitions=request.repetitions,
         seed=request.seed,
+        external=request.external,
     )
+
+
+def require_possible(request: Request) -> None:
+    """Raise UsageError where a factor is asked for twice, or of a stack that cannot do it; needs no program."""
+    both = [name for name in request.varied if name in request.fixed]
+    problems = [f"factor {name!r} is both varied and set: choose one" for name in both]
+    for name in (*request.varied, *request.fixed):
+        try:
+            factors.get(name, request.stack)
+        except UsageError as error:
+            problems.append(error.message)
+    _raise(problems)
 
 
 def _impossible(variant: Variant) -> list[str]:
     levels = variant.levels
+    if "pool_size" not in levels:
+        return []
     wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * int(levels["workers"])
     if wanted <= MAX_CONNECTIONS_OF_TARGET:
         return []
@@ -316,7 +367,11 @@ def planned(plan: Plan, trials: Sequence[Trial] | None = None) -> Planned:
 
 
 def command(plan: Plan) -> str:
-    """Return the command that repeats the plan. A script of the user's appears by file name only."""
+    """Return the command that repeats the plan. A script or mapping of the user's appears by file name only.
+
+    Of somebody else's system only what is recorded can be named: a host that is not this machine is ``HOST``, a
+    header's value ``...``.
+    """
     bundled = plan.scenario.script == f"{plan.scenario.name}.js" and not Path(plan.scenario.name).suffix
     words = ["ticketbench", "run", plan.scenario.name if bundled else plan.scenario.script]
     for name, levels in plan.varied.items():
@@ -324,4 +379,19 @@ def command(plan: Plan) -> str:
     for name, level in plan.fixed.items():
         words += ["--set", f"{name}={level_text(level)}"]
     words += ["--trials", str(plan.repetitions), "--seed", str(plan.seed), "--stack", plan.stack]
+    if plan.external is not None:
+        words += external_words(plan.external)
     return shlex.join(words)
+
+
+def external_words(system: ExternalSystem) -> list[str]:
+    """Return the options that name the system again, as far as it is recorded."""
+    host = "127.0.0.1" if system.where == "loopback" else "HOST"
+    words = ["--target", f"{system.scheme}://{host}:{system.port}{system.path}"]
+    if system.prometheus is not None:
+        words += ["--prometheus", "URL", "--prometheus-mapping", system.mapping]
+    for name in system.headers:
+        words += ["--header", f"{name}: ..."]
+    if "remote" in (system.where, system.prometheus):
+        words.append("--allow-remote-target")
+    return words

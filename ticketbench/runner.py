@@ -87,7 +87,8 @@ def unfinished(plan: Plan, stored: Sequence[TrialRecord]) -> tuple[Trial, ...]:
 def _up(this: Run, *, keep: bool) -> Iterator[None]:
     """Start the servers and the sampler; stop them whatever happens."""
     try:
-        this.emit(Phase("start", "PostgreSQL, Redis and Prometheus"))
+        own = this.plan.external is None
+        this.emit(Phase("start", "PostgreSQL, Redis and Prometheus" if own else "Prometheus, for k6's series"))
         servers = this.stack.start()
         this.sampler = SamplerProcess.start(
             servers.prometheus_url, servers.access, servers.components, this.directory.path / "sampler.log"
@@ -136,11 +137,13 @@ def _measure(this: Run, trial: Trial) -> Measured:
 
 def _prepare(this: Run, measured: Measured) -> None:
     plan, trial = this.plan, measured.trial
-    this.emit(Phase("reset", trial.variant, trial.position, len(plan.trials)))
+    this.emit(
+        Phase("reset" if plan.external is None else "pre-flight", trial.variant, trial.position, len(plan.trials))
+    )
     endpoints = this.stack.apply(plan.variant(trial.variant).levels)
     measured.endpoints = endpoints
     if not this.recorded:
-        environment = machine.environment(endpoints.binaries, endpoints.settings)
+        environment = machine.environment(endpoints.binaries, endpoints.settings, own_target=plan.external is None)
         store.save_run(this.directory, _run_record(this.directory.path.name, plan, environment))
         this.recorded = True
     sampler = _there(this.sampler)
@@ -170,6 +173,8 @@ def _load(this: Run, measured: Measured) -> None:
         folder=this.directory.logs_dir(trial.id),
         schedule=schedule,
         slos=plan.scenario.slos,
+        addresses=endpoints.addresses,
+        headers=endpoints.headers,
     )
     follow = live.LiveLoad(
         endpoints.prometheus_url, execution.trial_id, plan.scenario, schedule, trial, len(plan.trials), this.emit
@@ -194,8 +199,10 @@ def _load(this: Run, measured: Measured) -> None:
 
 
 def _read_ledger(this: Run, measured: Measured) -> None:
-    """Read the ledger out once nothing is under way in the target any more."""
+    """Read the ledger out once nothing is under way in the target any more; somebody else's is not ours to read."""
     endpoints = _there(measured.endpoints)
+    if endpoints.access is None:
+        return
     _phase(this, measured, "audit")
     with _there(measured.watch).guarding():
         if not _idle(endpoints):
@@ -223,6 +230,8 @@ def _collect(this: Run, measured: Measured) -> None:
             endpoints.base_url,
             outcome.started_s,
             ended_s,
+            external=this.plan.external is not None,
+            source=endpoints.source,
         )
 
 
@@ -268,11 +277,12 @@ def _record(this: Run, measured: Measured) -> TrialRecord:
     # A functional scenario may be over before the first scrape, and nothing is claimed from its series.
     performance = plan.scenario.shape != "functional"
     missing = collected.missing if collected is not None and performance else ()
+    own = collected.own if collected is not None else ()
     return TrialRecord(
         trial=trial,
         levels=plan.variant(trial.variant).levels,
         status=_status(measured.failure),
-        reasons=(*map(redact, measured.reasons), *(f"no data for {name}" for name in missing)),
+        reasons=(*map(redact, measured.reasons), *(f"no data for {name}" for name in missing), *own),
         started_s=measured.started_s,
         ended_s=time.time(),
         window=_window(plan, trial, outcome),

@@ -32,9 +32,11 @@ class SamplerProcess:
 
     @classmethod
     def start(
-        cls, prometheus_url: str, access: DatabaseAccess, components: Iterable[Component], log_path: Path
+        cls, prometheus_url: str, access: DatabaseAccess | None, components: Iterable[Component], log_path: Path
     ) -> Self:
         """Start it and return once it samples; this process and its children count as component ``ticketbench``.
+
+        ``access`` None: PostgreSQL and Redis are left out.
 
         Call it from the main thread: the kernel kills the sampler when the thread that started it ends. Raises
         EnvironmentFailure with its last lines where it does not become ready.
@@ -45,8 +47,8 @@ class SamplerProcess:
             roots.append(("ticketbench", os.getpid()))
         configuration = {
             "prometheus_url": prometheus_url,
-            "postgres_dsn": access.postgres_dsn,
-            "redis_url": access.redis_url,
+            "postgres_dsn": access.postgres_dsn if access else "",
+            "redis_url": access.redis_url if access else "",
             "components": roots,
         }
         # -P: never import from the folder that the user happens to be in

@@ -38,7 +38,7 @@ _PROBES: Final = {"RATE": ("50", "60"), "DURATION": ("30", "40"), "VUS": ("50", 
 
 _PLACEHOLDERS: Final = {"BASE_URL": "http://127.0.0.1:9", "TRIAL": "inspect", "SEED": "1"}
 _SHAPES: Final[tuple[str, ...]] = get_args(Shape)
-_KEYS: Final = ("title", "asks", "shape", "goal", "warmup", "levels", "reads")
+_KEYS: Final = ("title", "asks", "shape", "goal", "warmup", "levels", "reads", "preflight")
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -98,6 +98,7 @@ def inspect(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> 
         goal=meta.goal,
         slos=_slos(options),
         levels=meta.levels,
+        preflight=meta.preflight,
     )
     return scenario, schedule(script.name, options, meta.warmup)
 
@@ -247,6 +248,7 @@ class _Metadata:
     warmup: tuple[str, ...]
     levels: dict[str, Level]
     reads: tuple[str, ...]
+    preflight: str
 
 
 def _metadata(script: Path, options: Mapping[str, Any]) -> _Metadata:
@@ -269,7 +271,10 @@ def _metadata(script: Path, options: Mapping[str, Any]) -> _Metadata:
         warmup=_names(raw, "warmup", options.get("scenarios") or {}, "the script's k6 scenarios are", problems),
         levels=_levels(raw.get("levels") or {}, problems),
         reads=reads,
+        preflight=_text(raw, "preflight", "", problems) or "",
     )
+    if meta.preflight and not meta.preflight.startswith("/"):
+        problems.append(f"preflight = {meta.preflight!r} is not a path of the target: it begins with a slash")
     if problems:
         raise UsageError(
             *(f"{script.name}: options.ext.ticketbench: {problem}" for problem in problems),

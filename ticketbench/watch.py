@@ -71,7 +71,7 @@ class TrialWatch:
         return (*self._clocks.between(start_s, end_s), *self._neighbours.between(start_s, end_s))
 
     def _roots(self) -> dict[str, int]:
-        components = {component.name: component.pid for component in self._endpoints.components}
+        components = {component.name: component.pid for component in self._endpoints.components if component.ours}
         return {**components, "sampler": self._sampler.pid, **self._k6}
 
     def _watch(self) -> None:

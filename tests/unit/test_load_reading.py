@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ticketbench import k6
-from ticketbench.k6_process import everything_but
+from ticketbench.k6_process import addresses_of, everything_but
 from ticketbench.model import Slo, Threshold
 
 LATENCY = "http_req_duration{scenario:main,name:purchase}"
@@ -161,7 +161,7 @@ def test_every_address_but_the_targets_is_forbidden(url: str) -> None:
     import ipaddress
     import random
 
-    networks = [ipaddress.ip_network(text) for text in everything_but(url)]
+    networks = [ipaddress.ip_network(text) for text in everything_but(addresses_of(url))]
     target = ipaddress.ip_address(url.split("/")[2].split(":")[0])
 
     def covered(address: str) -> bool:
@@ -183,7 +183,7 @@ def test_every_address_but_the_targets_is_forbidden(url: str) -> None:
 def test_an_ipv6_target_is_the_only_ipv6_address_left() -> None:
     import ipaddress
 
-    networks = [ipaddress.ip_network(text) for text in everything_but("http://[::1]:8000")]
+    networks = [ipaddress.ip_network(text) for text in everything_but(addresses_of("http://[::1]:8000"))]
     assert sum(network.num_addresses for network in networks if network.version == 6) == 2**128 - 1
     assert not any(ipaddress.ip_address("::1") in network for network in networks if network.version == 6)
     assert ipaddress.ip_network("0.0.0.0/0") in networks

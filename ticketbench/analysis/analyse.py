@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ticketbench import errors
-from ticketbench.analysis.audit import audit, total
+from ticketbench.analysis.audit import audit, not_audited, total
 from ticketbench.analysis.findings import compare_variants, usable
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge
 from ticketbench.analysis.sentences import outcome_sentence, why_incomplete
@@ -17,6 +17,7 @@ from ticketbench.conclusions import (
     Latency,
     Outcome,
     OutcomeStatus,
+    OwnSignal,
     Route,
     Saturation,
     Signals,
@@ -88,6 +89,7 @@ class _Part:
 
 
 def _judged(trial: "TrialData", run: RunRecord) -> _Part:
+    from ticketbench.analysis.own import own_signals
     from ticketbench.analysis.signals import measure  # numpy, which no other command should wait for
     from ticketbench.analysis.validity import judge
 
@@ -102,17 +104,26 @@ def _judged(trial: "TrialData", run: RunRecord) -> _Part:
         validity=judge(trial, run, measured),
         signals=measured.signals if measured else _NOTHING,
         routes=_routes(measured),
-        integrity=audit(trial.acks, trial.ledger),
+        integrity=_integrity(trial, run.plan),
         slos=_slos(trial),
         per_request=measured.per_request if measured else {},
         sold_out_after_s=measured.sold_out_after_s if measured else None,
         window_s=measured.window_s if measured else None,
+        own=own_signals(trial, run.plan.external),
     )
     return _Part(
         analysis=analysis,
         latency=measured.latency if measured else EMPTY,
         routes={f"{of.method} {of.name}": (of.good, of.bad) for of in measured.routes} if measured else {},
     )
+
+
+def _integrity(trial: "TrialData", plan: Plan) -> Integrity:
+    if plan.external is None:
+        return audit(trial.acks, trial.ledger)
+    from ticketbench.analysis.own import beyond_capacity
+
+    return not_audited(trial.acks, beyond_capacity(trial))
 
 
 def _routes(measured: "Measurement | None") -> tuple[Route, ...]:
@@ -165,7 +176,14 @@ def _variant(variant: Variant, parts: Sequence[_Part], plan: Plan) -> VariantAna
         slos=_merged_slos(trials),
         per_request=_means([trial.per_request for trial in trials]),
         sold_out_after_s=_mean([trial.sold_out_after_s for trial in trials]),
+        own=_own([trial.own for trial in trials]),
     )
+
+
+def _own(trials: list[tuple[OwnSignal, ...]]) -> tuple[OwnSignal, ...]:
+    from ticketbench.analysis.own import merged
+
+    return merged(trials)
 
 
 def _validity(variant: Variant, parts: Sequence[_Part], believed: Sequence[_Part], plan: Plan) -> Validity:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAMED_MATCHES: Final = 3  # more of one kind are summed up
 
-_WORST: Final[tuple[IntegrityStatus, ...]] = ("violated", "unknown", "pass")
+_WORST: Final[tuple[IntegrityStatus, ...]] = ("violated", "unknown", "not_audited", "pass")
 
 
 def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
@@ -55,6 +55,18 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
         duplicated=duplicated,
         stranded=books.stranded,
         reasons=(*violations, *unknowns, *unsold_reasons),
+    )
+
+
+def not_audited(acks: Acks | None, own: Sequence[str]) -> Integrity:
+    """Return the integrity of somebody else's system: neither a pass nor a fault, with what its series tell (``own``).
+
+    What the script logged as acknowledged is counted; there is no ledger to hold it against.
+    """
+    return Integrity(
+        status="not_audited",
+        acknowledged=len(acks) if acks else None,
+        reasons=(*own, "the system is external: its ledger is not ours to read, so nothing was audited"),
     )
 
 

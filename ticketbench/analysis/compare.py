@@ -22,6 +22,7 @@ from ticketbench.model import Environment, RunRecord
 
 Side = tuple[RunRecord, Analysis]
 
+_NOT_KNOWN: Final = ("unknown", "not_audited")
 # The kernel's own share of the memory varies with its version; a machine with another amount differs by far more.
 MEMORY_APART: Final = 0.02
 # What is seeded is load too where it decides how much can be sold.
@@ -71,6 +72,12 @@ def compare(
             else ()
         ),
     )
+    if baseline[0].plan.external is not None and candidate[0].plan.external is not None:
+        # a cost that neither side's series tell is no part of what is compared
+        findings = tuple(
+            one if (one.baseline, one.candidate) != (None, None) else one.model_copy(update={"gates": False})
+            for one in findings
+        )
     verdict, why, code = _conclude(findings, doubts, functional=functional)
     if after.integrity.status == "violated":
         code = errors.EXIT_INTEGRITY
@@ -107,6 +114,8 @@ def _differences(
     ours, theirs = baseline.plan, candidate.plan
     if ours.stack != theirs.stack:
         yield f"stack {ours.stack} and {theirs.stack}"
+    elif ours.external is not None and theirs.external is not None and ours.external.where != theirs.external.where:
+        yield f"system on {ours.external.where} and {theirs.external.where}"
     if (ours.scenario.name, ours.scenario.sha256) != (theirs.scenario.name, theirs.scenario.sha256):
         if ours.scenario.name != theirs.scenario.name:
             yield f"scenario {ours.scenario.name} and {theirs.scenario.name}"
@@ -167,7 +176,7 @@ def _integrity(before: VariantAnalysis, after: VariantAnalysis) -> Finding:
     if new == "violated":
         verdict: Verdict = "unchanged" if old == "violated" else "regressed"
         reason = f"violated in both: {text}" if old == "violated" else f"violated in the candidate: {text}"
-    elif new == "unknown":
+    elif new in _NOT_KNOWN:
         verdict, reason = "inconclusive", f"the candidate's {text}"
     elif old == "violated":
         verdict, reason = "improved", f"violated in the baseline only; now {text}"
@@ -176,7 +185,7 @@ def _integrity(before: VariantAnalysis, after: VariantAnalysis) -> Finding:
     values = (_wronged(before.integrity), _wronged(after.integrity))
     difference = None if values[0] is None or values[1] is None else values[1] - values[0]
     # Where neither side can be audited (somebody else's system), integrity is no part of what is compared.
-    gates = not (old == "unknown" and new == "unknown")
+    gates = not (old in _NOT_KNOWN and new in _NOT_KNOWN)
     judged = Judged(verdict, reason, None, difference)
     return finding(INTEGRITY, (before.variant, after.variant), values, judged, gates=gates)
 

@@ -1,12 +1,13 @@
 """How busy each resource was and how much work queued for it, over any intervals (USE method: Gregg)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from ticketbench.analysis.series import Array, Labels, Series, Where, quotient
+from ticketbench.model import Level
 
 IDLE_MODES: Final = frozenset({"idle", "iowait"})
 
@@ -27,6 +28,12 @@ class Usage:
     utilisation: Array
     queue: Array
     unit: str
+
+
+def workers_of(levels: Mapping[str, Level], series: Series, cores: int) -> int:
+    """Return how many processes serve the system. Of one that is not ours nobody knows: as many as there are cores."""
+    workers = levels.get("workers", 1 if series.has("app.up") else cores)
+    return int(workers) if isinstance(workers, int | float) else 1
 
 
 def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usage]:
@@ -65,7 +72,19 @@ def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usag
         ),
         "other_cpu": Usage(rate("cpu_s", label(component="other")) / machine.cores, nothing, ""),
         "row_lock": Usage(nothing, _lock_waits(series, edges, length), "sessions waiting for a row"),
+        **_own(series, edges),
     }
+
+
+def _own(series: Series, edges: Array) -> dict[str, Usage]:
+    """Return the resources that somebody else's system tells of (docs/external.md); more may be used than there is."""
+    found: dict[str, Usage] = {}
+    for labels in (*series.labels("resource.used"), *series.labels("resource.queue")):
+        name = labels.get("resource", "")
+        mine = label(resource=name)
+        used, capacity = series.gauge("resource.used", edges, mine), series.gauge("resource.capacity", edges, mine)
+        found[name] = Usage(quotient(used, capacity), series.gauge("resource.queue", edges, mine), "waiting")
+    return found
 
 
 def _pool(series: Series, edges: Array, held: Array, waiting: Array) -> Usage:

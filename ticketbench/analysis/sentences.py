@@ -40,6 +40,8 @@ def integrity_text(integrity: Integrity) -> str:
     """Return the ledger audit in a clause: 0 oversold, 0 lost of 3041 acknowledged."""
     if integrity.status == "unknown":
         return f"integrity unknown: {integrity.reasons[0] if integrity.reasons else 'nothing was audited'}"
+    if integrity.status == "not_audited":
+        return "; ".join(("integrity not audited: the system is external", *integrity.reasons[:-1]))
     of = f" of {integrity.acknowledged} acknowledged" if integrity.acknowledged is not None else ""
     counts = f"{_count(integrity.oversold)} oversold, {_count(integrity.lost)} lost{of}"
     return f"{counts}, {integrity.duplicated} sold twice" if integrity.duplicated else counts
@@ -136,7 +138,7 @@ def _answers(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
 
 def _audited(variants: Sequence[VariantAnalysis]) -> str:
     audits = [v.integrity for v in variants]
-    unknown = [one for one in audits if one.status == "unknown"]
+    unknown = [one for one in audits if one.status in ("unknown", "not_audited")]
     if unknown:
         return integrity_text(unknown[0])
 

@@ -26,6 +26,8 @@ LEAST_COVERAGE: Final = 0.5
 # column appears with the first event, so what came before it is zero. Without the difference a process's CPU time since
 # its birth would count as used in the window.
 _TOTALS_BY: Final = frozenset({"component", "mode", "kind", "resource"})
+# Scrapes further apart than this are somebody else's: a scrape of ours that fails leaves a gap of two seconds.
+COARSE_S: Final = 3.0
 _NEXT_LABEL: Final = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
 
 
@@ -84,6 +86,8 @@ class Series:
     def _growth(self, name: str, labels: Labels, values: Array, edges: Array) -> Array:
         known = ~np.isnan(values)
         t, total = self.t[known], np.maximum.accumulate(values[known])
+        if len(edges) == 2 and _too_coarse(t, edges):
+            return np.full(1, np.nan)
         if _counts_events(name, labels):
             if not known[0]:
                 t, total = np.insert(t, 0, t[0] - 1.0), np.insert(total, 0, 0.0)
@@ -93,6 +97,17 @@ class Series:
         enough = (covered > 0) & (covered >= LEAST_COVERAGE * length)
         grown = np.interp(high, t, total) - np.interp(low, t, total)
         return np.where(enough, grown * length / np.where(enough, covered, 1.0), np.nan)
+
+    def highest(self, name: str, edges: Array, where: Where | None = None) -> float | None:
+        """Return the highest sample between the first and last edge, summed over the matching columns, or None."""
+        inside = (self.t > edges[0]) & (self.t <= edges[-1])
+        values = self._sum(name, where)[inside]
+        return None if np.isnan(values).all() else float(np.nanmax(values))
+
+    def pairs(self, name: str, by: str, where: Where | None = None) -> list[tuple[float, float]]:
+        """Return the samples of two gauges that were taken together, over all that was stored."""
+        both = zip(self._sum(name, where), self._sum(by, where), strict=True)
+        return [(float(one), float(other)) for one, other in both if not np.isnan(one) and not np.isnan(other)]
 
     def gauge(self, name: str, edges: Array, where: Where | None = None) -> Array:
         """Return the mean of the samples in each interval, summed over the matching columns; NaN without samples."""
@@ -130,6 +145,13 @@ class Series:
             return None
         whole = np.array([self.t[0], self.t[-1]])
         return known(self.increase(name, whole, where)[0])
+
+
+def _too_coarse(t: Array, edges: Array) -> bool:
+    """Tell a counter with so few samples that a window's figure would be that of another time: fewer than two in it."""
+    if len(t) < 2 or float(np.median(np.diff(t))) <= COARSE_S:
+        return False
+    return int(((t >= edges[0]) & (t <= edges[1])).sum()) < 2
 
 
 def _counts_events(name: str, labels: Labels) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge_rows
-from ticketbench.analysis.resources import Machine, label, saturation
+from ticketbench.analysis.resources import Machine, label, saturation, workers_of
 from ticketbench.analysis.series import Array, Labels, Series, Where, known
 from ticketbench.conclusions import Errors, Saturation, Signals, Traffic
 from ticketbench.model import RunRecord, Scenario, Schedule, Window
@@ -97,14 +97,10 @@ class Measurement:
     started: float | None
 
 
-def machine_of(run: RunRecord, schedule: Schedule, levels: dict[str, int | float | str]) -> Machine:
+def machine_of(run: RunRecord, schedule: Schedule, levels: dict[str, int | float | str], series: Series) -> Machine:
     """Return what utilisation is measured against in this trial."""
-    workers = levels.get("workers", 1)
-    return Machine(
-        cores=max(1, run.environment.cores),
-        workers=int(workers) if isinstance(workers, int | float) else 1,
-        max_vus=schedule.max_vus,
-    )
+    cores = max(1, run.environment.cores)
+    return Machine(cores=cores, workers=workers_of(levels, series, cores), max_vus=schedule.max_vus)
 
 
 def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
@@ -129,7 +125,7 @@ def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
             latency_s=latency.latency(),
             traffic=traffic.signals(rows, good, measured=measured),
             errors=errors,
-            saturation=_saturation(series, window, machine_of(run, schedule, trial.record.levels)),
+            saturation=_saturation(series, window, machine_of(run, schedule, trial.record.levels, series)),
         ),
         routes=tuple(_routes(rows)),
         latency=latency,

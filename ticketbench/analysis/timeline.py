@@ -142,15 +142,15 @@ def _usages(
 ) -> "dict[str, tuple[Array, Array]]":
     import numpy as np
 
-    from ticketbench.analysis.resources import Machine, saturation
+    from ticketbench.analysis.resources import Machine, saturation, workers_of
 
     # The machine's cores are the seconds of all modes per second: the record of the run is not needed to draw it.
     whole = np.array([edges[0], edges[-1]])
     cores = series.increase("host_cpu_s", whole)[0] / (whole[1] - whole[0])
-    workers = trial.record.levels.get("workers", 1)
+    known_cores = 1 if np.isnan(cores) else max(1, round(float(cores)))
     machine = Machine(
-        cores=1 if np.isnan(cores) else max(1, round(float(cores))),
-        workers=int(workers) if isinstance(workers, int | float) else 1,
+        cores=known_cores,
+        workers=workers_of(trial.record.levels, series, known_cores),
         max_vus=schedule.max_vus,
     )
     return {name: (usage.utilisation, usage.queue) for name, usage in saturation(series, edges, machine).items()}

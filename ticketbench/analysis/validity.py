@@ -101,7 +101,9 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     if measured.requests == 0:
         yield Reason("invalid", "k6 sent no request that counts: nothing was measured")
     yield from _failing(measured, performance=performance)
-    for text in crosscheck.contradictions(trial, series, measured, quantiles=performance):
+    for text in crosscheck.contradictions(
+        trial, series, measured, quantiles=performance, own_app=run.plan.external is None
+    ):
         yield Reason("invalid", text)
     for text in crosscheck.thresholds_without_data(trial):
         yield Reason("invalid", text)
@@ -110,10 +112,24 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     yield from _too_short(measured, run.plan.scenario.shape)
     generator = _Generator(series, edges, run.environment, generator_cores(trial, run.environment))
     yield from _load(measured, generator)
-    yield from _others(series, edges, run.environment.cores)
+    here = run.plan.external is not None and run.plan.external.where == "loopback"
+    yield from _others(series, edges, run.environment.cores, theirs_too=here)
     yield from _sources(trial, series, edges)
     for text in crosscheck.strangers(trial, series):
         yield Reason("lower_bound", text)
+    if run.plan.external is not None:
+        yield from _of_external(series)
+
+
+def _of_external(series: Series) -> Iterator[Reason]:
+    """Say which rules somebody else's system leaves open: what cannot be checked is neither kept nor broken."""
+    if not series.has("app.requests"):
+        yield Reason(
+            "note",
+            "whether anybody else used the system meanwhile could not be checked: no series counts its requests",
+        )
+    for text in crosscheck.app_saw_fewer(series):
+        yield Reason("note", f"{text}; or it counts requests in another way, which could not be checked")
 
 
 # --- the trial itself -------------------------------------------------------------------------------------------------
@@ -283,12 +299,23 @@ def _load(measured: "Measurement", generator: _Generator) -> Iterator[Reason]:
 # --- the machine and the sources --------------------------------------------------------------------------------------
 
 
-def _others(series: Series, edges: "np.ndarray[tuple[int], np.dtype[np.float64]]", cores: int) -> Iterator[Reason]:
+def _others(
+    series: Series, edges: "np.ndarray[tuple[int], np.dtype[np.float64]]", cores: int, *, theirs_too: bool
+) -> Iterator[Reason]:
+    """Judge what others took of the machine; with ``theirs_too`` parts of the system may be among these others."""
     length = edges[1] - edges[0]
     machine = length * max(1, cores)
     others = known(series.increase("cpu_s", edges, label(component="other"))[0] / machine)
     busy = known(host_busy_cores(series, edges)[0])
-    if others is not None and others > OTHERS_INVALID and (busy is None or busy >= HOST_BUSY * max(1, cores)):
+    if theirs_too:
+        if others is not None and others > OTHERS_LOWER_BOUND:
+            yield Reason(
+                "note",
+                f"processes that ticketbench did not start took {percent(others)} of the machine's CPU; parts of the"
+                " system itself (its database, say) may be among them, so whether others disturbed it could not be"
+                " checked",
+            )
+    elif others is not None and others > OTHERS_INVALID and (busy is None or busy >= HOST_BUSY * max(1, cores)):
         yield Reason(
             "invalid",
             f"others took {percent(others)} of the machine's CPU and left none over: end what else runs, and measure"

@@ -80,7 +80,9 @@ def run_command(
     ] = None,
     stack: Annotated[
         str | None,
-        typer.Option("--stack", envvar="TICKETBENCH_STACK", metavar="auto|local", help="Where to run it [auto]."),
+        typer.Option(
+            "--stack", envvar="TICKETBENCH_STACK", metavar="auto|local|external", help="Where to run it [auto]."
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -91,10 +93,50 @@ def run_command(
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="RUN", help="Finish an interrupted run, under its own plan.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", envvar="TICKETBENCH_TARGET", metavar="URL", help="Your own system (--stack external)."
+        ),
+    ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option("--prometheus", envvar="TICKETBENCH_PROMETHEUS", metavar="URL", help="The one that scrapes it."),
+    ] = None,
+    prometheus_mapping: Annotated[
+        str | None,
+        typer.Option(
+            "--prometheus-mapping",
+            envvar="TICKETBENCH_PROMETHEUS_MAPPING",
+            metavar="NAME|FILE",
+            help="Which of its series stand for what [prometheus-fastapi-instrumentator].",
+        ),
+    ] = None,
+    prometheus_selector: Annotated[
+        str | None,
+        typer.Option(
+            "--prometheus-selector",
+            envvar="TICKETBENCH_PROMETHEUS_SELECTOR",
+            metavar="MATCHERS",
+            help='Which of its targets is your system, such as job="shop" [all].',
+        ),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header",
+            metavar="'NAME: VALUE'",
+            help="Sent with every request; may be repeated. A secret goes into TICKETBENCH_HEADERS, one a line.",
+        ),
+    ] = None,
+    allow_remote_target: Annotated[
+        bool, typer.Option("--allow-remote-target", help="You may put load on a system that is not on this machine.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up afterwards; `down` ends it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the system up, load it, audit it, report, and take it down."""
+    from ticketbench.cli.external import ExternalOptions
     from ticketbench.cli.run import RunOptions, run
 
     raise typer.Exit(
@@ -111,6 +153,14 @@ def run_command(
                 keep=keep,
                 as_json=as_json,
                 resume=resume,
+                external=ExternalOptions(
+                    target=target,
+                    prometheus=prometheus,
+                    mapping=prometheus_mapping,
+                    selector=prometheus_selector,
+                    headers=tuple(header or ()),
+                    allow_remote=allow_remote_target,
+                ),
             )
         )
     )

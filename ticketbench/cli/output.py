@@ -136,7 +136,7 @@ def _row(variant: "VariantAnalysis") -> tuple[str, ...]:
         time_text(signals.latency_s.p99),
         percent_text(signals.errors.ratio),
         variant.validity.status.replace("_", " "),
-        variant.integrity.status,
+        variant.integrity.status.replace("_", " "),
     )
 
 

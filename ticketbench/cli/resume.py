@@ -53,7 +53,7 @@ def require_unchanged(resumed: Resumed, k6: Path, binaries: Sequence[BinaryVersi
     """Refuse to mix trials of unlike scripts, programs or machines in one run. Raises UsageError naming each change."""
     plan, before = resumed.plan, resumed.record.environment
     now, _ = scenario.inspect((str(k6),), resumed.script, scenario.load_env(plan.variant(plan.reference).levels))
-    here = machine.environment(binaries, before.settings)
+    here = machine.environment(binaries, before.settings, own_target=plan.external is None)
     problems = [f"changed since the run began: {difference}" for difference in machine_differences(before, here)]
     if now.sha256 != plan.scenario.sha256:
         problems.append(

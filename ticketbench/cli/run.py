@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,19 @@ from ticketbench import factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output, panel, verdict
+from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, require_same, system_of
 from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
+from ticketbench.events import Emit
 from ticketbench.model import Plan, Trial, TrialRecord
 from ticketbench.report.write import write
+from ticketbench.stack import Stack
+from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
+from ticketbench.stack.external import ExternalStack, System
 from ticketbench.stack.local import LocalStack
 
-STACKS = ("auto", "local")
+STACKS = ("auto", "local", "external")
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,14 @@ class RunOptions:
     keep: bool
     as_json: bool
     resume: str | None = None
+    external: ExternalOptions = field(default_factory=ExternalOptions)
 
 
-def request_of(options: RunOptions) -> planning.Request:
-    """Join flags, environment and plan file, in that precedence. Raises UsageError listing every fault."""
+def request_of(options: RunOptions) -> tuple[planning.Request, System | None]:
+    """Join flags, environment and plan file, in that precedence. Raises UsageError listing every fault.
+
+    The second is the system of somebody else's that is to be measured, None on a stack of our own.
+    """
     file = planning.PlanFile(None, {}, {}, None, None, None)
     if options.plan is not None:
         file = planning.read_plan_file(planning.find_plan(options.plan))
@@ -64,20 +73,34 @@ def request_of(options: RunOptions) -> planning.Request:
     if options.output is not None and not options.output.strip():
         problems.append(f"-o {options.output!r} names no folder")
     stack = options.stack or file.stack or "auto"
-    if stack not in STACKS:
-        problems.append(f"--stack {stack!r} is not known: known are {', '.join(STACKS)}")
+    system = _system(options, file, stack, problems)
     if problems or name is None:
         raise UsageError(*problems)
     # A factor given on the command line replaces what the plan file says of it, varied or set.
     said = varied.keys() | fixed.keys()
-    return planning.Request(
+    request = planning.Request(
         scenario=name,
         varied={**{k: v for k, v in file.varied.items() if k not in said}, **varied},
         fixed={**{k: v for k, v in file.fixed.items() if k not in said}, **fixed},
         repetitions=next(value for value in (trials, file.repetitions, 1) if value is not None),
         seed=next(value for value in (seed, file.seed, 1) if value is not None),
-        stack="local",  # auto: this version has one stack
+        stack="local" if system is None else "external",  # auto: this version has one stack of its own
+        external=None if system is None else system.record(),
     )
+    return request, system
+
+
+def _system(options: RunOptions, file: planning.PlanFile, stack: str, problems: list[str]) -> System | None:
+    """Return the system of somebody else's that is asked for, None on a stack of our own or where it has faults."""
+    if stack not in STACKS:
+        problems.append(f"--stack {stack!r} is not known: known are {', '.join(STACKS)}")
+        return None
+    if stack != "external":
+        refuse_elsewhere(options.external, file, stack, problems)
+        return None
+    if options.keep:
+        problems.append("--keep has nothing to keep on the external stack: the system is not ours")
+    return system_of(options.external, file, problems)
 
 
 def _whole(option: str, text: str | None, low: int, high: int, problems: list[str]) -> int | None:
@@ -106,15 +129,16 @@ def run(options: RunOptions) -> int:
     """Run a plan and report on it; return the exit code. Whatever was measured is reported, also after a failure."""
     if options.resume is not None:
         return _resume(options, options.resume)
-    request = request_of(options)
+    request, system = request_of(options)
     script = scenario.find(request.scenario)
+    planning.require_possible(request)
     with interrupts.raised(), panel.drawer() as draw:
-        provided = binaries_module.provide(draw)
+        provided = _provide(system, draw)
         plan = _plan(request, script, provided.k6)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
         with directory.locked():
-            return _measure(Undertaking(plan, script, directory), options, provided, draw)
+            return _measure(Undertaking(plan, script, directory, system=system), options, provided, draw)
 
 
 def _resume(options: RunOptions, run_folder: str) -> int:
@@ -124,14 +148,35 @@ def _resume(options: RunOptions, run_folder: str) -> int:
         directory = store.open_run(Path(run_folder))
         with directory.locked():
             resumed = reopen(directory, options.scenario)
-            undertaking = Undertaking(resumed.plan, resumed.script, directory, resumed.stored)
+            system = _system_again(options, resumed.plan)
+            undertaking = Undertaking(resumed.plan, resumed.script, directory, resumed.stored, system)
             if not undertaking.trials:
                 draw.announce("nothing is left to do: all of its trials are done")
                 draw.close()
                 return _conclude(undertaking, options, None)
-            provided = binaries_module.provide(draw)
+            provided = _provide(system, draw)
             require_unchanged(resumed, provided.k6, provided.versions)
             return _measure(undertaking, options, provided, draw)
+
+
+def _provide(system: System | None, emit: Emit) -> binaries_module.Binaries:
+    return binaries_module.provide(emit) if system is None else binaries_module.provide(emit, EXTERNAL_PARTS)
+
+
+def _system_again(options: RunOptions, plan: Plan) -> System | None:
+    """Return the system that a resumed run goes on with: its address and headers were not written down."""
+    nothing = planning.PlanFile(None, {}, {}, None, None, None)
+    problems: list[str] = []
+    system = None
+    if plan.external is None:
+        refuse_elsewhere(options.external, nothing, plan.stack, problems)
+    else:
+        system = system_of(options.external, nothing, problems)
+    if problems:
+        raise UsageError(*problems, hint="a run does not hold its target's address and headers: give them again")
+    if system is not None and plan.external is not None:
+        require_same(system, plan.external)
+    return system
 
 
 def _refuse_with_resume(options: RunOptions) -> None:
@@ -157,12 +202,16 @@ def _refuse_with_resume(options: RunOptions) -> None:
 
 @dataclass(frozen=True)
 class Undertaking:
-    """What is to be measured, and where it goes. ``stored`` is what an earlier invocation has measured of it."""
+    """What is to be measured, and where it goes. ``stored`` is what an earlier invocation has measured of it.
+
+    ``system`` is there where it is somebody else's.
+    """
 
     plan: Plan
     script: Path
     directory: store.RunDirectory
     stored: tuple[TrialRecord, ...] = ()
+    system: System | None = None
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -175,8 +224,13 @@ def _measure(
 ) -> int:
     directory = undertaking.directory
     draw.announce(_announcement(undertaking))
-    most_workers = max(int(variant.levels["workers"]) for variant in undertaking.plan.variants)
-    stack = LocalStack(directory.path.name, provided, draw, keep=options.keep, most_workers=most_workers)
+    name, system = directory.path.name, undertaking.system
+    stack: Stack
+    if system is None:
+        most_workers = max(int(variant.levels["workers"]) for variant in undertaking.plan.variants)
+        stack = LocalStack(name, provided, draw, keep=options.keep, most_workers=most_workers)
+    else:
+        stack = ExternalStack(name, provided, system, draw, preflight=undertaking.plan.scenario.preflight)
     failure: TicketbenchError | None = None
     try:
         runner.run(
@@ -236,4 +290,7 @@ def _conclude(undertaking: Undertaking, options: RunOptions, failure: Ticketbenc
 def _resume_command(undertaking: Undertaking) -> str:
     bundled = undertaking.plan.scenario.name in scenario.bundled()
     words = ["ticketbench", "run", *([] if bundled else [str(undertaking.script)])]
-    return shlex.join([*words, "--resume", str(undertaking.directory.path)])
+    words += ["--resume", str(undertaking.directory.path)]
+    if undertaking.plan.external is not None:
+        words += planning.external_words(undertaking.plan.external)
+    return shlex.join(words)

@@ -52,7 +52,7 @@ def audit(path: Path, *, as_json: bool) -> int:
     """Print the ledger audit of each trial and its reasons."""
     run, analysis = judge(store.open_run(path))
     missing = [trial.id for trial in run.plan.trials if trial.id not in {known.trial for known in analysis.trials}]
-    codes = {"pass": EXIT_OK, "unknown": EXIT_INVALID, "violated": EXIT_INTEGRITY}
+    codes = {"pass": EXIT_OK, "unknown": EXIT_INVALID, "not_audited": EXIT_INVALID, "violated": EXIT_INTEGRITY}
     code = worst(*(codes[trial.integrity.status] for trial in analysis.trials), *(EXIT_INVALID for _ in missing))
     verdict.decided(code)
     if as_json:
@@ -82,7 +82,9 @@ def _print_audit(analysis: Analysis) -> None:
     for trial in analysis.trials:
         integrity = trial.integrity
         counts = ("?" if (value := getattr(integrity, name)) is None else str(value) for name in columns)
-        table.add_row(*(Text(cell) for cell in (trial.trial, trial.variant, integrity.status, *counts)))
+        table.add_row(
+            *(Text(cell) for cell in (trial.trial, trial.variant, integrity.status.replace("_", " "), *counts))
+        )
     out = output.console()
     out.print(table)
     for trial in analysis.trials:

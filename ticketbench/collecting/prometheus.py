@@ -30,11 +30,11 @@ Answer = dict[str, Any]  # {"metric": labels, "values": [[t, "x"], ...], "histog
 class Prometheus:
     """A connection to one server. Every method raises EnvironmentFailure where it does not answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
         session = requests.Session()
         session.trust_env = False  # a proxy of the environment is not the way to a server of our own
-        self._client = PrometheusConnect(url=self.url, session=session, retry=_RETRY, timeout=_TIMEOUT_S)
+        self._client = PrometheusConnect(url=self.url, session=session, retry=_RETRY, timeout=timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -66,9 +66,20 @@ class Prometheus:
             raise self._failure(error) from error
         return answers
 
-    def latest(self, query: str) -> list[tuple[Mapping[str, str], float]]:
-        """Return the labels and value of each series that ``query`` gives now."""
-        now_s = time.time()
+    def clock_offset_s(self) -> float:
+        """Return how far the server's clock is ahead of ours in seconds, exact to half of a round trip."""
+        asked_s = time.time()
+        try:
+            # the client promises dictionaries; a scalar is [time, text]
+            answer: Any = self._client.custom_query("time()")
+            server_s = float(answer[1])
+        except (requests.RequestException, PrometheusApiClientException, ValueError, KeyError, IndexError) as error:
+            raise self._failure(error) from error
+        return server_s - (asked_s + time.time()) / 2
+
+    def latest(self, query: str, *, at_s: float | None = None) -> list[tuple[Mapping[str, str], float]]:
+        """Return the labels and value of each series that ``query`` gives now, or at a time of the server's clock."""
+        now_s = time.time() if at_s is None else at_s
         return [(answer["metric"], float(answer["values"][-1][1])) for answer in self._ask(query, now_s, now_s, 1.0)]
 
     def _ask(self, query: str, start_s: float, end_s: float, step_s: float) -> Sequence[Answer]:

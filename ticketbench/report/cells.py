@@ -15,6 +15,7 @@ INTEGRITY: Final[dict[str, tuple[str, str, Tone]]] = {
     "pass": ("✓", "pass", "good"),
     "violated": ("✕", "violated", "bad"),
     "unknown": ("?", "unknown", "warn"),
+    "not_audited": ("○", "not audited", ""),
 }
 
 # What stands between the load and the sale. The others are the load itself, the machine as a whole and its other

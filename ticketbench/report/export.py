@@ -44,7 +44,7 @@ def _variant_suite(root: ET.Element, scenario: str, v: VariantAnalysis, trials: 
         counts = (("oversold", integrity.oversold), ("lost", integrity.lost), ("duplicated", integrity.duplicated))
         text = "; ".join([f"{n} {word}" for word, n in counts if n] + list(integrity.reasons)) or "violated"
         _mark(case, "failure", "integrity_violated", text)
-    elif integrity.status == "unknown":
+    elif integrity.status in ("unknown", "not_audited"):
         text = "; ".join(integrity.reasons) or "the ledger could not be audited"
         # Nothing is known to be wrong, and nothing is known to be right: a pass would claim the second.
         ET.SubElement(case, "skipped", {"message": wording.clean(text)})

@@ -350,7 +350,11 @@ def integrity_table(data: ReportInput) -> Table:
             n: int | None = getattr(integrity, name)
             if n is None and name == "stranded":
                 cells.append(
-                    Cell("does not apply" if integrity.status != "unknown" else wording.MISSING, "", "missing")
+                    Cell(
+                        "does not apply" if integrity.status not in ("unknown", "not_audited") else wording.MISSING,
+                        "",
+                        "missing",
+                    )
                 )
                 continue
             cells.append(figure(wording.count(n), why, tone="bad" if n and name in must_be_zero else ""))

@@ -24,7 +24,7 @@ _VALIDITY_MEANS: Final = {
     "invalid": "do not rely on these figures",
 }
 _WORST_VALIDITY: Final = ("invalid", "lower_bound", "valid")
-_WORST_INTEGRITY: Final = ("violated", "unknown", "pass")
+_WORST_INTEGRITY: Final = ("violated", "unknown", "not_audited", "pass")
 _EVIDENCE: Final = 3
 
 
@@ -137,6 +137,9 @@ def _of(names: Sequence[str], of: int) -> str:
 
 
 def _counts(integrity: Integrity) -> str:
+    if integrity.status == "not_audited":
+        return "somebody else's system: neither a pass nor a fault"
+
     def say(n: int | None, word: str) -> str:
         return f"{n:,} {word}" if n is not None else f"{word} {wording.MISSING}"
 

@@ -10,7 +10,7 @@ from typing import Final
 from ticketbench import factors, interrupts
 from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.events import Emit, Notice, ignore
+from ticketbench.events import Emit, ignore
 from ticketbench.model import Level
 from ticketbench.stack.launch import Launcher, not_root
 from ticketbench.stack.postgres import PostgresServer
@@ -24,7 +24,7 @@ from ticketbench.stack.servers import (
     RedisServer,
     free_port,
 )
-from ticketbench.stack.state import Access, StateFile, remove, running
+from ticketbench.stack.state import Access, StateFile, remove, take_down_leftovers
 from ticketbench.stack.stopped import StoppedWatch, failure
 from ticketbench.stack.target import MetricsPortBusyError, Target, environment, init_database
 
@@ -81,7 +81,7 @@ class LocalStack:
         Raises EnvironmentFailure, with everything stopped again, as after any other exception.
         """
         try:
-            _take_down_leftovers(self._emit)
+            take_down_leftovers(self._emit)
             self._file.create()
             self._logs.mkdir()
             with self._watching():
@@ -296,12 +296,3 @@ def _distinct_ports(count: int) -> list[int]:
     while len(ports) < count:
         ports[free_port()] = None
     return list(ports)
-
-
-def _take_down_leftovers(emit: Emit) -> None:
-    for state in running():
-        if not state.in_use and not state.keep:
-            # it is no reason not to start: `ticketbench down` will tell what is wrong with it
-            with contextlib.suppress(EnvironmentFailure):
-                remove(state)
-                emit(Notice(f"took down what a killed run had left behind: {state.stack_id}"))

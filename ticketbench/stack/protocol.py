@@ -5,15 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ticketbench.mapping import SeriesSource
 from ticketbench.model import BinaryVersion, Level
 
 
 @dataclass(frozen=True)
 class Component:
-    """A part of the stack as the sampler sees it: the root process whose whole tree counts as ``name``."""
+    """A part of the stack as the sampler sees it: the root process whose whole tree counts as ``name``.
+
+    One that is not ``ours`` (somebody else's system) is measured, and otherwise left alone.
+    """
 
     name: str
     pid: int
+    ours: bool = True
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,13 @@ class DatabaseAccess:
 
 @dataclass(frozen=True)
 class Servers:
-    """What outlives a trial: the servers around the target. The sampler connects to them before the target does."""
+    """What outlives a trial: the servers around the target. The sampler connects to them before the target does.
+
+    ``access`` None: the system is somebody else's, and its databases are not ours to look into.
+    """
 
     prometheus_url: str
-    access: DatabaseAccess
+    access: DatabaseAccess | None
     components: tuple[Component, ...]
 
 
@@ -40,11 +48,13 @@ class Endpoints:
     ``k6_command`` is the prefix that k6's arguments are appended to. ``app_metrics`` are the host:port of each worker's
     metrics, all of which Prometheus already scrapes with success. ``dead()`` returns, at any time, the components that
     should run and do not, each with why (exit status and last log lines). ``logs`` maps a component to its log file.
+    ``access`` None: there is no ledger to read. ``addresses``, ``headers`` and ``source`` are those of a system that is
+    somebody else's: where k6 may go, what it sends along, and the Prometheus that holds the system's own series.
     """
 
     base_url: str
     prometheus_url: str
-    access: DatabaseAccess
+    access: DatabaseAccess | None
     components: tuple[Component, ...]
     app_metrics: tuple[str, ...]
     k6_command: tuple[str, ...]
@@ -52,6 +62,9 @@ class Endpoints:
     settings: Mapping[str, str]
     logs: Mapping[str, Path]
     dead: Callable[[], dict[str, str]]
+    addresses: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    source: SeriesSource | None = None
 
 
 class Stack(Protocol):

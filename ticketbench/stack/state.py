@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure, UsageError
+from ticketbench.events import Emit, Notice
 from ticketbench.model import SCHEMA_VERSION, Record
 from ticketbench.paths import state_dir
 from ticketbench.stack.process import (
@@ -238,6 +239,16 @@ def remove(state: StackState) -> None:
         end_processes(state)
         for folder in (*map(Path, state.folders), folder_of(state.stack_id)):
             _remove_folder(folder)
+
+
+def take_down_leftovers(emit: Emit) -> None:
+    """Remove the stacks of runs that were killed, and say so. One that cannot be removed is no reason not to start."""
+    for state in running():
+        if not state.in_use and not state.keep:
+            # `ticketbench down` will tell what is wrong with it
+            with contextlib.suppress(EnvironmentFailure):
+                remove(state)
+                emit(Notice(f"took down what a killed run had left behind: {state.stack_id}"))
 
 
 def end_processes(state: StackState) -> None:
