@@ -27,7 +27,6 @@ from ticketbench.sampler_process import SamplerProcess
 from ticketbench.sampling.postgres import APPLICATION_NAME
 from ticketbench.stack.local import LocalStack
 from ticketbench.stack.process import descendants, identify
-from ticketbench.stack.protocol import DatabaseAccess
 
 SCRIPT: Final = Path(__file__).with_name("purchases.js")
 P95: Final = "http_req_duration{scenario:main,name:purchase,expected_response:true}"
@@ -196,14 +195,8 @@ class Bed:
 
     # --- what it costs ---
 
-    @property
-    def _access(self) -> DatabaseAccess:
-        if self._endpoints.access is None:
-            raise RuntimeError("this stack has databases of its own")
-        return self._endpoints.access
-
     def _sampler_backend(self) -> int:
-        with psycopg.connect(self._access.postgres_dsn, autocommit=True) as connection:
+        with psycopg.connect(self._endpoints.own_access.postgres_dsn, autocommit=True) as connection:
             row = connection.execute(
                 "SELECT pid FROM pg_stat_activity WHERE application_name = %s", (APPLICATION_NAME,)
             ).fetchone()
@@ -248,7 +241,7 @@ class Bed:
 
     def _info_s(self) -> float:
         """Return the seconds that Redis has spent on INFO."""
-        with redis.Redis.from_url(self._access.redis_url) as client:
+        with redis.Redis.from_url(self._endpoints.own_access.redis_url) as client:
             return float(client.info("commandstats").get("cmdstat_info", {"usec": 0})["usec"]) / 1e6
 
 

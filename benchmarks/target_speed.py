@@ -204,7 +204,7 @@ class _PgbenchRunner:
 
     def __init__(self, binaries: Binaries, endpoints: Endpoints, levels: Mapping[str, Any], folder: Path) -> None:
         self._program = binaries.postgres.with_name("pgbench")
-        self._where = urlsplit(endpoints.access.postgres_dsn)
+        self._where = urlsplit(endpoints.own_access.postgres_dsn)
         self._trees = {part.name: part.pid for part in endpoints.components}
         self._script = folder / "purchase.sql"
         self._script.write_text(purchase_script(levels))

@@ -66,6 +66,13 @@ class Endpoints:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: SeriesSource | None = None
 
+    @property
+    def own_access(self) -> DatabaseAccess:
+        """``access``, for whoever has started a stack of our own. Its absence is a bug."""
+        if self.access is None:
+            raise RuntimeError("somebody else's system gives no access to its databases")
+        return self.access
+
 
 class Stack(Protocol):
     """What brings the system up, puts it into a variant's state, and takes it away."""
