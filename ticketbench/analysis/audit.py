@@ -58,7 +58,7 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
     )
 
 
-def not_audited(acks: Acks | None, own: Sequence[str]) -> Integrity:
+def not_audited(acks: "Acks | None", own: Sequence[str]) -> Integrity:
     """Return the integrity of somebody else's system: neither a pass nor a fault, with what its series tell (``own``).
 
     What the script logged as acknowledged is counted; there is no ledger to hold it against.
