@@ -19,6 +19,8 @@ _Handler = Callable[[int, FrameType | None], object]
 
 # How many deferred() blocks the main thread is in. Only the main thread writes it, and handlers run in that thread.
 _deferring = 0
+# The innermost of them.
+_held: "Hold | None" = None
 
 
 def _interrupt(signum: int, _frame: FrameType | None) -> None:
@@ -36,36 +38,92 @@ def raised() -> Iterator[None]:
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 
+class Hold:
+    """Signals that are held back by :func:`deferred`, and the parts of its block in which they may strike all the same.
+
+    Between two such parts nothing is raised, so what must follow the one (store what it came to, stop the servers)
+    follows, however closely two signals lie together.
+    """
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._open = False
+        self._deferring_outside = 0
+
+    def listening(self) -> "Hold":
+        """Return a context in which a signal raises :class:`Interrupted`, the first one only, also one held before."""
+        return self
+
+    def taken(self) -> Interrupted | None:
+        """Return what the first signal held back would have raised, and forget all of them. None where none came."""
+        received, self._received = self._received, []
+        return Interrupted(_SIGNALS[signal.Signals(received[0])]) if received else None
+
+    def __enter__(self) -> None:
+        global _deferring
+        if (interrupted := self.taken()) is not None:
+            raise interrupted
+        self._deferring_outside, _deferring = _deferring, 0
+        self._open = True
+
+    def __exit__(self, *_: object) -> None:
+        global _deferring
+        self._open = False
+        _deferring = self._deferring_outside
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a signal that arrived: raise it where somebody listens, else keep it."""
+        # the interpreter looks for signals as it enters __exit__, when the block is over already
+        if self._open and (frame is None or frame.f_code is not Hold.__exit__.__code__):
+            self._open = False  # whoever is interrupted may put things in order in peace
+            raise Interrupted(_SIGNALS[signal.Signals(signum)])
+        self._received.append(signum)
+
+    def release(self) -> list[int]:
+        """Return the signals held back, in their order, and forget them."""
+        received, self._received = self._received, []
+        return received
+
+    def inherit(self, outer: "Hold") -> None:
+        """Take over what ``outer`` has held back."""
+        self._received += outer.release()
+
+
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
+def deferred() -> Iterator[Hold]:
     """Hold SIGINT, SIGTERM and SIGHUP back until the end of the block, then deliver them to who handled them before.
 
-    For what must be finished: stopping servers, writing a trial down. Children are not affected: a handler, unlike a
-    mask or an ignored signal, is not inherited. Outside of the main thread no Python handler runs, so nothing has to be
-    done there.
+    For what must be finished: stopping servers, writing a trial down. The block gets a :class:`Hold`, with which it may
+    listen to them in between. Where it ends by Interrupted, what else was held back is forgotten: the user was heard.
+    Children are not affected: a handler, unlike a mask or an ignored signal, is not inherited. Outside of the main
+    thread no Python handler runs, so nothing has to be done there.
     """
+    global _deferring, _held
+    hold = Hold()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield hold
         return
-    global _deferring
-    received: list[int] = []
-
-    def remember(signum: int, _frame: FrameType | None) -> None:
-        received.append(signum)
-
+    outer = _held
     before = {}
     _deferring += 1
     try:
         for held in _SIGNALS:
             before[held] = signal.getsignal(held)
-            signal.signal(held, remember)
-        yield
+            signal.signal(held, hold.handle)
+        _held = hold
+        if outer is not None:
+            hold.inherit(outer)
+        yield hold
+    except Interrupted:
+        hold.release()
+        raise
     finally:
         _deferring -= 1
+        _held = outer
         for held, handler in before.items():
             # None: installed by something other than Python, which cannot be put back
             signal.signal(held, signal.SIG_DFL if handler is None else handler)
-        for signum in received:
+        for signum in hold.release():
             signal.raise_signal(signum)
 
 

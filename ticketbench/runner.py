@@ -43,6 +43,7 @@ class Run:
     stack: Stack
     directory: store.RunDirectory
     emit: Emit
+    signals: interrupts.Hold  # a signal strikes only where a step listens to it
     session: int = 1
     sampler: SamplerProcess | None = None
     recorded: bool = False
@@ -63,18 +64,19 @@ def run(
     Each trial is on disk before the next one begins. Raises Interrupted or EnvironmentFailure after everything that
     was started is stopped (unless ``keep``) and what was measured of the broken trial is stored and marked.
     """
-    this = Run(plan, script, stack, directory, emit)
-    if directory.has_run():
-        this.recorded, this.session = True, 1 + max((record.session for record in stored), default=1)
-    trials = unfinished(plan, stored)
-    emit(planning.planned(plan, trials))
-    with _up(this, keep=keep):
-        for trial in trials:
-            directory.supersede(trial.id)
-            measured = _measure(this, trial)
-            _store(this, measured)
-            if measured.failure is not None:
-                raise measured.failure
+    with interrupts.deferred() as signals:
+        this = Run(plan, script, stack, directory, emit, signals)
+        if directory.has_run():
+            this.recorded, this.session = True, 1 + max((record.session for record in stored), default=1)
+        trials = unfinished(plan, stored)
+        emit(planning.planned(plan, trials))
+        with _up(this, keep=keep):
+            for trial in trials:
+                directory.supersede(trial.id)
+                measured = _measure(this, trial)
+                _store(this, measured)
+                if measured.failure is not None:
+                    raise measured.failure
 
 
 def unfinished(plan: Plan, stored: Sequence[TrialRecord]) -> tuple[Trial, ...]:
@@ -87,21 +89,21 @@ def unfinished(plan: Plan, stored: Sequence[TrialRecord]) -> tuple[Trial, ...]:
 def _up(this: Run, *, keep: bool) -> Iterator[None]:
     """Start the servers and the sampler; stop them whatever happens."""
     try:
-        own = this.plan.external is None
-        this.emit(Phase("start", "PostgreSQL, Redis and Prometheus" if own else "Prometheus, for k6's series"))
-        servers = this.stack.start()
-        this.sampler = SamplerProcess.start(
-            servers.prometheus_url, servers.access, servers.components, this.directory.path / "sampler.log"
-        )
+        with this.signals.listening():
+            own = this.plan.external is None
+            this.emit(Phase("start", "PostgreSQL, Redis and Prometheus" if own else "Prometheus, for k6's series"))
+            servers = this.stack.start()
+            this.sampler = SamplerProcess.start(
+                servers.prometheus_url, servers.access, servers.components, this.directory.path / "sampler.log"
+            )
         yield
     finally:
-        with interrupts.deferred():
-            if this.sampler is not None:
-                this.sampler.stop()
-                redact_file(this.directory.path / "sampler.log")
-            if not (keep and this.recorded):  # one that never answered a request is not worth keeping
-                this.emit(Phase("stop"))
-                this.stack.stop()
+        if this.sampler is not None:
+            this.sampler.stop()
+            redact_file(this.directory.path / "sampler.log")
+        if not (keep and this.recorded):  # one that never answered a request is not worth keeping
+            this.emit(Phase("stop"))
+            this.stack.stop()
 
 
 @dataclass
@@ -124,10 +126,11 @@ def _measure(this: Run, trial: Trial) -> Measured:
     """Take one trial through all of its phases. Whatever ends it early is noted, and what there is is kept."""
     measured = Measured(trial, started_s=time.time())
     try:
-        _prepare(this, measured)
-        _load(this, measured)
-        _read_ledger(this, measured)
-        _collect(this, measured)
+        with this.signals.listening():
+            _prepare(this, measured)
+            _load(this, measured)
+            _read_ledger(this, measured)
+            _collect(this, measured)
     except TicketbenchError as error:
         measured.failure = error
         measured.reasons.append(error.message)
@@ -242,33 +245,34 @@ def _salvage(this: Run, measured: Measured) -> None:
     steps = [step for step, done in ((_read_ledger, measured.ledger), (_collect, measured.collected)) if done is None]
     for step in steps:
         try:
-            step(this, measured)
+            with this.signals.listening():
+                step(this, measured)
         except EnvironmentFailure as error:
-            measured.reasons.append(error.message)
+            if error.message not in measured.reasons:  # the step that failed may be the one that is tried again
+                measured.reasons.append(error.message)
         except Interrupted:
             return  # asked twice: what is in hand must do
 
 
 def _store(this: Run, measured: Measured) -> None:
-    """Write the trial down, whole, whatever signal arrives meanwhile."""
+    """Write the trial down, whole: nobody listens to signals meanwhile."""
     if not this.recorded:
         return  # the stack never came up: there is nothing to tell
-    with interrupts.deferred():
-        record = _record(this, measured)
-        folder = this.directory.logs_dir(measured.trial.id)
-        if measured.endpoints is not None:
-            keep_logs(measured.endpoints.logs, folder)
-        outcome, collected = measured.outcome, measured.collected
-        this.directory.save_trial(
-            record,
-            summary=outcome.summary if outcome is not None else None,
-            series=collected.series if collected is not None else None,
-            histograms=collected.histograms if collected is not None else None,
-            acks=outcome.acks if outcome is not None else None,
-            ledger=measured.ledger,
-        )
-        position, of = record.trial.position, len(this.plan.trials)
-        this.emit(TrialStored(position, of, record.trial.variant, record.status, _figures(record)))
+    record = _record(this, measured)
+    folder = this.directory.logs_dir(measured.trial.id)
+    if measured.endpoints is not None:
+        keep_logs(measured.endpoints.logs, folder)
+    outcome, collected = measured.outcome, measured.collected
+    this.directory.save_trial(
+        record,
+        summary=outcome.summary if outcome is not None else None,
+        series=collected.series if collected is not None else None,
+        histograms=collected.histograms if collected is not None else None,
+        acks=outcome.acks if outcome is not None else None,
+        ledger=measured.ledger,
+    )
+    position, of = record.trial.position, len(this.plan.trials)
+    this.emit(TrialStored(position, of, record.trial.variant, record.status, _figures(record)))
 
 
 def _record(this: Run, measured: Measured) -> TrialRecord:

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import socket
@@ -40,6 +41,107 @@ def test_a_signal_during_a_failure_wins_and_keeps_it_as_context() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         raise KeyError
     assert isinstance(caught.value.__context__, KeyError)
+
+
+def test_where_nobody_listens_a_signal_waits_for_who_does() -> None:
+    done = []
+    with interrupts.raised(), interrupts.deferred() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("held")
+        with pytest.raises(Interrupted) as caught, signals.listening():
+            done.append("never")
+        assert caught.value.exit_code == EXIT_TERMINATED
+        with signals.listening():
+            done.append("forgotten once raised")
+    assert done == ["held", "forgotten once raised"]
+
+
+def test_of_two_signals_the_second_waits_until_the_first_is_dealt_with() -> None:
+    done = []
+    with interrupts.raised(), interrupts.deferred() as signals:
+        with pytest.raises(Interrupted), signals.listening():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("put in order")
+        assert done == ["put in order"]
+        late = signals.taken()
+        assert late is not None
+        assert late.exit_code == EXIT_TERMINATED
+        assert signals.taken() is None
+
+
+def test_a_failure_between_two_steps_is_not_mistaken_for_one_within() -> None:
+    with interrupts.raised(), pytest.raises(KeyError), interrupts.deferred() as signals:
+        with contextlib.suppress(ValueError), signals.listening():
+            raise ValueError
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.taken() is not None
+        raise KeyError
+
+
+def test_what_began_before_is_told_to_who_listens_within() -> None:
+    with interrupts.raised(), interrupts.deferred() as outer:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted), interrupts.deferred() as inner, inner.listening():
+            pass
+        assert outer.taken() is None
+
+
+def test_the_user_who_was_heard_is_not_told_again() -> None:
+    with (
+        interrupts.raised(),
+        pytest.raises(Interrupted) as caught,
+        interrupts.deferred() as signals,
+        signals.listening(),
+    ):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.exit_code == EXIT_INTERRUPTED
+
+
+def test_a_hail_of_signals_never_breaks_what_is_held_together() -> None:
+    """Signals at any instruction: what follows a step always follows, and a step is interrupted at most once."""
+    stop = threading.Event()
+
+    def hail() -> None:
+        while not stop.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.0003)
+
+    thread = threading.Thread(target=hail)
+    begun = followed = interrupted = 0
+    with interrupts.raised(), contextlib.suppress(Interrupted), interrupts.deferred() as signals:
+        thread.start()
+        try:
+            deadline = time.monotonic() + 1.0
+            while time.monotonic() < deadline:
+                begun += 1
+                try:
+                    with signals.listening():
+                        for _ in range(200):
+                            len(str(begun))
+                except Interrupted:
+                    interrupted += 1
+                followed += 1
+        finally:
+            stop.set()
+            thread.join()
+    assert begun == followed
+    assert interrupted > 50
+
+
+def test_watching_reaches_into_a_step_that_listens() -> None:
+    with (
+        interrupts.deferred() as signals,
+        pytest.raises(EnvironmentFailure, match="it hangs"),
+        signals.listening(),
+        interrupts.watching(lambda: EnvironmentFailure("it hangs")),
+    ):
+        time.sleep(10)
 
 
 def test_the_handlers_that_were_there_come_back() -> None:

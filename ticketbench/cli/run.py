@@ -136,9 +136,11 @@ def run(options: RunOptions) -> int:
         provided = _provide(system, draw)
         plan = _plan(request, script, provided.k6)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
-        directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
-        with directory.locked():
-            return _measure(Undertaking(plan, script, directory, system=system), options, provided, draw)
+        with interrupts.deferred() as signals:  # from here on there is something to put in order
+            directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
+            with directory.locked():
+                undertaking = Undertaking(plan, script, directory, system=system)
+                return _measure(undertaking, options, provided, draw, signals)
 
 
 def _resume(options: RunOptions, run_folder: str) -> int:
@@ -146,17 +148,17 @@ def _resume(options: RunOptions, run_folder: str) -> int:
     _refuse_with_resume(options)
     with interrupts.raised(), panel.drawer() as draw:
         directory = store.open_run(Path(run_folder))
-        with directory.locked():
+        with interrupts.deferred() as signals, directory.locked():
             resumed = reopen(directory, options.scenario)
             system = _system_again(options, resumed.plan)
             undertaking = Undertaking(resumed.plan, resumed.script, directory, resumed.stored, system)
             if not undertaking.trials:
                 draw.announce("nothing is left to do: all of its trials are done")
                 draw.close()
-                return _conclude(undertaking, options, None)
+                return _conclude(undertaking, options, None, signals)
             provided = _provide(system, draw)
             require_unchanged(resumed, provided.k6, provided.versions)
-            return _measure(undertaking, options, provided, draw)
+            return _measure(undertaking, options, provided, draw, signals)
 
 
 def _provide(system: System | None, emit: Emit) -> binaries_module.Binaries:
@@ -220,7 +222,11 @@ class Undertaking:
 
 
 def _measure(
-    undertaking: Undertaking, options: RunOptions, provided: binaries_module.Binaries, draw: panel.Drawer
+    undertaking: Undertaking,
+    options: RunOptions,
+    provided: binaries_module.Binaries,
+    draw: panel.Drawer,
+    signals: interrupts.Hold,
 ) -> int:
     directory = undertaking.directory
     draw.announce(_announcement(undertaking))
@@ -245,7 +251,8 @@ def _measure(
     except TicketbenchError as error:
         failure = error
     draw.close()
-    return _conclude(undertaking, options, failure)
+    came_late = signals.taken()  # while servers were being stopped; the report is still written
+    return _conclude(undertaking, options, failure or came_late, signals)
 
 
 def _announcement(undertaking: Undertaking) -> str:
@@ -262,14 +269,21 @@ def _announcement(undertaking: Undertaking) -> str:
     )
 
 
-def _conclude(undertaking: Undertaking, options: RunOptions, failure: TicketbenchError | None) -> int:
+def _conclude(
+    undertaking: Undertaking, options: RunOptions, failure: TicketbenchError | None, signals: interrupts.Hold
+) -> int:
     """Report on what is stored. Raises the failure itself where nothing was measured."""
     directory = undertaking.directory
     if failure is not None and not directory.has_trials():
         if not directory.has_superseded():
             directory.discard()
         raise failure
-    analysis, written = write(directory, DEFAULT_FORMATS)
+    try:
+        with signals.listening():
+            analysis, written = write(directory, DEFAULT_FORMATS)
+    except Interrupted as error:
+        error.hint = f"all that was measured is stored: `ticketbench report {directory.path}` writes the report"
+        raise
     code = worst(exit_code(analysis), failure.exit_code if failure is not None else EXIT_OK)
     verdict.decided(code)
     if options.as_json:

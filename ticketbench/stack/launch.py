@@ -52,7 +52,7 @@ class Launched:
                 self.popen.wait(1.0)
         if self.process.alive():
             return None
-        return f"{exit_text(self.popen)}; its log ends: {last_lines(self.log)}"
+        return f"{exit_text(self.popen)}; its log ends: {last_lines(self.log, 2)}"
 
 
 def base_environment() -> dict[str, str]:

@@ -22,7 +22,7 @@ from ticketbench.stack.servers import (
     READY_POLL_S,
     PrometheusServer,
     RedisServer,
-    free_port,
+    bound,
 )
 from ticketbench.stack.state import Access, StateFile, remove, take_down_leftovers
 from ticketbench.stack.stopped import StoppedWatch, failure
@@ -292,7 +292,6 @@ class LocalStack:
 
 
 def _distinct_ports(count: int) -> list[int]:
-    ports: dict[int, None] = {}
-    while len(ports) < count:
-        ports[free_port()] = None
-    return list(ports)
+    """Return free ports of the loopback, all different. Raises EnvironmentFailure where there are not so many."""
+    with contextlib.ExitStack() as held:
+        return [held.enter_context(bound()).getsockname()[1] for _ in range(count)]

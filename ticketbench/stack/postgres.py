@@ -1,5 +1,6 @@
 """PostgreSQL as a child process: its settings, its data folder, and how it runs where the user is root."""
 
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -43,6 +44,10 @@ POSTGRES_SETTINGS: Final[dict[str, str]] = {
 }
 
 
+# Anchored at a line of the server's own: what a client sends is logged further right. With --locale=C it is English.
+_CRASH: Final = re.compile(rb"^[^\n\[]{10,40} \[\d+\] LOG:  (\S[^\n]*\(PID \d+\) was terminated by signal \d+)", re.M)
+
+
 class PostgresServer(Server):
     """PostgreSQL with a superuser ``ticketbench`` and a generated password; :meth:`prepare` comes before the launch."""
 
@@ -65,6 +70,8 @@ class PostgresServer(Server):
         self.password = secrets.token_urlsafe(24)
         self._settings = {**POSTGRES_SETTINGS, **(settings or {})}
         self._as = identity
+        self._log_read = 0
+        self._crash: str | None = None
 
     def _identity(self) -> Identity:
         if self._as is None:
@@ -110,6 +117,30 @@ class PostgresServer(Server):
     def _command(self) -> list[str]:
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         return [str(self.program), "-D", str(self.folder / "data"), "-p", str(self.port), *options]
+
+    def dead(self) -> str | None:
+        """Return how it ended or crashed, None while neither happened.
+
+        When one of its processes crashes, PostgreSQL ends the others, cuts every connection, recovers and is up again.
+        """
+        return super().dead() or self._crashed()
+
+    def _crashed(self) -> str | None:
+        """Read on in the log, where it says so. Costs a look at the file's size where nothing is new."""
+        if self._crash is None and self.launched is not None:
+            try:
+                if self.log.stat().st_size > self._log_read:
+                    with self.log.open("rb") as file:
+                        file.seek(self._log_read)
+                        new = file.read()
+                    whole = new.rfind(b"\n") + 1
+                    self._log_read += whole
+                    if (found := _CRASH.search(new[:whole])) is not None:
+                        what = found.group(1).decode(errors="replace")
+                        self._crash = f"{what}, so PostgreSQL cut all connections and recovered"
+            except OSError:  # the folder was removed: whoever needs it will say so
+                return None
+        return self._crash
 
     def dsn(self, database: str = "postgres", user: str | None = None, password: str | None = None) -> str:
         """Return a URL to ``database``, as the superuser unless another user is given. It holds the password."""

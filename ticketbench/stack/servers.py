@@ -35,10 +35,25 @@ BUSY: Final = "address already in use"
 Ports = Callable[[], int]
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on now; another may take it before it is bound."""
-    with socket.socket() as probe:
+def bound() -> socket.socket:
+    """Return a socket bound to a free TCP port of the loopback; the caller closes it. Raises EnvironmentFailure."""
+    probe = socket.socket()
+    try:
         probe.bind((LOOPBACK, 0))
+    except OSError as error:
+        probe.close()
+        raise EnvironmentFailure(
+            f"no free port on {LOOPBACK}: {error.strerror}", "`ticketbench doctor` tells how many there are"
+        ) from error
+    return probe
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on now; another may take it before it is bound.
+
+    Raises EnvironmentFailure where there is none.
+    """
+    with bound() as probe:
         port: int = probe.getsockname()[1]
         return port
 
