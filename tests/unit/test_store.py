@@ -209,7 +209,9 @@ def reasons_for(directory: store.RunDirectory, name: str, content: bytes) -> tup
 
 
 @pytest.mark.parametrize("name", DATA_FILES)
-@pytest.mark.parametrize("content", [b"", b"not gzip", b"\x1f\x8b\x08\x00truncated", gzip.compress(b"a,b\n1,2\n")])
+@pytest.mark.parametrize(
+    "content", [b"", b"not gzip", b"\x1f\x8b\x08\x00truncated", gzip.compress(b"a,b\n1,2\n", mtime=0)]
+)
 def test_a_damaged_data_file_costs_that_file_only(directory: store.RunDirectory, name: str, content: bytes) -> None:
     (reason,) = reasons_for(directory, name, content)
     assert reason.startswith(f"trials/001/{name} is damaged: ")
