@@ -1,21 +1,16 @@
-"""The page, its Markdown and its exports: every figure right, every gap said, every outside string inert."""
+"""The page: every figure right, every gap said."""
 
 import itertools
-import json
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
-from importlib import resources
-from typing import Any
 
 import pytest
-from markdown_it import MarkdownIt
 
 from tests.unit import report_data
+from tests.unit.report_page import Page, changed, measured
+from ticketbench.conclusions import Errors as ErrorCounts
 from ticketbench.conclusions import (
-    Analysis,
     Finding,
     Integrity,
     Latency,
@@ -26,83 +21,9 @@ from ticketbench.conclusions import (
     Validity,
     VariantAnalysis,
 )
-from ticketbench.conclusions import Errors as ErrorCounts
-from ticketbench.model import RunRecord, Slo
-from ticketbench.report import FORMATS, ReportInput, html, json_, junit, markdown, render
+from ticketbench.model import Slo
+from ticketbench.report import FORMATS, ReportInput, html, junit, markdown, render
 from ticketbench.report.figures import phase_marks, slo_limits
-
-VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use", "rect"}
-HOSTILE = (
-    "</style></title></script><script>alert(1)</script><img src=x onerror=alert(1)>\" onload='x' "
-    "| a | `b` **c** [d](https://evil.example) ![e](//evil.example/f.png) <!-- ]]> &lt; {{ 7 * 7 }} {% raw %} "
-    "$\\frac{x}$ @everyone #1 www.evil.example \x00\x1b[31m\u202e\u0085\r\n# heading\n---"
-)
-
-
-class Page(HTMLParser):
-    """The parsed page: every tag balanced, or the test fails; tables as rows of cell texts."""
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.text: list[str] = []
-        self._rows: list[list[str]] = []
-        self._caption = ""
-        self.feed(page.decode())
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        inside_drawing = "svg" in self.open
-        if not inside_drawing:
-            self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self._rows, self._caption = [], ""
-        elif tag == "tr":
-            self._rows.append([])
-        elif tag in ("td", "th"):
-            self._rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in VOID:
-            return
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-        if tag == "table":
-            self.tables.setdefault(self._caption, self._rows)
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text.append(data)
-        if "caption" in self.open:
-            self._caption += data
-        elif "td" in self.open or "th" in self.open:
-            # A note stands below its figure: a line of its own.
-            self._rows[-1][-1] += data
-
-    def values(self, name: str) -> list[str]:
-        return [value for _, attribute, value in self.attributes if attribute == name]
-
-
-def measured(text: str) -> float:
-    """Return in base units what a reader takes from the page: the first figure of a cell."""
-    found = re.match(r"([\d,.]+)\s*(ms|s\b|%)?", text.strip())
-    assert found, text
-    value = float(found[1].replace(",", ""))
-    return value * {"ms": 1e-3, "s": 1.0, "%": 0.01, None: 1.0}[found[2]]
-
-
-def changed(data: ReportInput, **of_first: Any) -> ReportInput:
-    """Return the input with the first variant changed."""
-    first, *rest = data.analysis.variants
-    variants = (first.model_copy(update=of_first), *rest)
-    return replace(data, analysis=data.analysis.model_copy(update={"variants": variants}))
 
 
 @pytest.fixture(scope="module")
@@ -335,134 +256,6 @@ def test_a_run_that_measured_nothing_still_has_a_report(spike: ReportInput) -> N
     assert root.get("errors") == "1"
 
 
-# --- outside text -----------------------------------------------------------------------------------------------------
-
-ENUMERATED = {"status", "shape", "verdict", "created"}
-NAMED_BY_OTHERS = {
-    "by_kind", "answered", "by_status", "saturation", "per_request", "settings", "varied", "fixed", "levels",
-    "schedules",
-}  # fmt: skip
-
-
-def poisoned(value: Any, key: str = "") -> Any:
-    """Return a record's content with hostile text behind every string that is not an enumerated word."""
-    if isinstance(value, str):
-        return value if key in ENUMERATED else value + HOSTILE
-    if isinstance(value, dict):
-        keys = HOSTILE if key in NAMED_BY_OTHERS else ""
-        return {name + keys: poisoned(item, name) for name, item in value.items()}
-    return [poisoned(item, key) for item in value] if isinstance(value, list | tuple) else value
-
-
-@pytest.fixture(scope="module")
-def hostile(spike: ReportInput) -> ReportInput:
-    lines = tuple(
-        replace(
-            t,
-            trial=t.trial + HOSTILE,
-            variant=t.variant + HOSTILE,
-            utilisation={name + HOSTILE: values for name, values in t.utilisation.items()},
-            queue={name + HOSTILE: values for name, values in t.queue.items()},
-        )
-        for t in spike.timelines
-    )
-    run = RunRecord.model_validate(poisoned(spike.run.model_dump()))
-    return ReportInput(run, Analysis.model_validate(poisoned(spike.analysis.model_dump())), lines)
-
-
-def test_hostile_text_adds_no_tag_and_no_attribute(hostile: ReportInput, page: Page) -> None:
-    content = html(hostile)
-    evil = Page(content)
-    assert evil.tags == page.tags
-    assert {(tag, name) for tag, name, _ in evil.attributes} == {(tag, name) for tag, name, _ in page.attributes}
-    assert "7 * 7" in "".join(evil.text)
-    for unfit in ("\x00", "\x1b", "\u202e", "\u0085"):
-        assert unfit not in content.decode()
-
-
-def test_hostile_text_stays_text_in_markdown(hostile: ReportInput, spike: ReportInput) -> None:
-    def tokens(content: bytes) -> list[Any]:
-        blocks = MarkdownIt("commonmark").enable("table").parse(content.decode())
-        return blocks + [child for token in blocks for child in token.children or []]
-
-    evil, tame = tokens(markdown(hostile)), tokens(markdown(spike))
-    assert {t.content for t in evil if t.type == "html_inline"} == {"<br>", "<sub>", "</sub>"}
-    assert [t.type for t in evil if t.type.endswith("_open")] == [t.type for t in tame if t.type.endswith("_open")]
-    assert not {"link_open", "image", "html_block", "code_inline"} & {t.type for t in evil}
-    text = markdown(hostile).decode()
-    prose = text.split("```")[0]
-    assert "@everyone" not in prose
-    assert "www.evil" not in prose
-    assert "://" not in prose
-
-
-def test_a_command_cannot_leave_its_fence(spike: ReportInput) -> None:
-    run = spike.run.model_copy(update={"command": "a\n````\n# out\n```"})
-    blocks = MarkdownIt("commonmark").parse(markdown(replace(spike, run=run)).decode())
-    assert "a\n````\n# out\n```\n" in [t.content for t in blocks if t.type == "fence"]
-
-
-def test_hostile_text_stays_text_in_junit(hostile: ReportInput) -> None:
-    root = ET.fromstring(junit(hostile))  # noqa: S314 - our own
-    assert {e.tag for e in root.iter()} <= {"testsuites", "testsuite", "testcase", "failure", "system-out"}
-
-
-# --- exports ----------------------------------------------------------------------------------------------------------
-
-
-def test_json_is_the_analysis(spike: ReportInput) -> None:
-    assert Analysis.model_validate(json.loads(json_(spike))) == spike.analysis
-
-
-def _cases(content: bytes) -> dict[tuple[str, str], tuple[str, str]]:
-    root = ET.fromstring(content)  # noqa: S314 - our own
-    found = {}
-    for case in root.iter("testcase"):
-        child = next(iter(case), None)
-        found[case.get("classname", ""), case.get("name", "")] = (
-            (child.tag, child.get("message") or child.text or "") if child is not None else ("", "")
-        )
-    kinds = Counter(kind for kind, _ in found.values())
-    assert root.get("tests") == str(len(found))
-    assert root.get("failures") == str(kinds["failure"])
-    assert root.get("errors") == str(kinds["error"])
-    assert root.get("skipped") == str(kinds["skipped"])
-    return found
-
-
-def test_junit_fails_what_failed_and_only_that(spike: ReportInput) -> None:
-    cases = _cases(junit(spike))
-    small, large = "spike.pool_size=2,cache=on", "spike.pool_size=10,cache=on"
-    slo = "http_req_duration{name:purchase} p(95)<200"
-    assert cases[small, slo] == ("failure", f"{slo} missed: 4.38 s")
-    assert cases[large, slo] == ("", "")
-    assert cases[small, "validity"][0] == "system-out"
-    assert cases[small, "integrity"] == ("", "")
-    assert cases["spike", "every planned trial is stored"] == ("", "")
-
-
-def test_junit_tells_broken_from_missed(spike: ReportInput) -> None:
-    broken = changed(
-        spike,
-        validity=Validity(status="invalid", reasons=("no series",)),
-        integrity=Integrity(status="violated", oversold=17, lost=0, reasons=("match 1 sold 117 of 100",)),
-    )
-    cases = _cases(junit(broken))
-    small = "spike.pool_size=2,cache=on"
-    assert cases[small, "validity"] == ("error", "no series")
-    assert cases[small, "integrity"] == ("failure", "17 oversold; match 1 sold 117 of 100")
-    unknown = changed(spike, integrity=Integrity(status="unknown", reasons=("no ledger",)))
-    assert _cases(junit(unknown))[small, "integrity"] == ("skipped", "no ledger")
-
-
-def test_junit_misses_trials_that_are_not_there(spike: ReportInput) -> None:
-    last = spike.analysis.trials[-1].model_copy(update={"status": "interrupted"})
-    analysis = spike.analysis.model_copy(update={"trials": (*spike.analysis.trials[:-1], last), "trials_planned": 6})
-    cases = _cases(junit(replace(spike, analysis=analysis)))
-    assert cases["spike", "every planned trial is stored"] == ("error", "4 of 6 planned trials stored")
-    assert cases["spike.pool_size=10,cache=off", f"trial {last.trial}"][0] == "error"
-
-
 # --- SLO lines and phases ---------------------------------------------------------------------------------------------
 
 
@@ -535,52 +328,3 @@ def test_findings_of_unknown_variants_are_not_mixed_up(spike: ReportInput) -> No
     rows = Page(html(replace(spike, analysis=analysis))).tables["The variants compared"]
     assert all("not compared" in row[1] for row in rows[2:])
     assert isinstance(analysis.variants[0], VariantAnalysis)
-
-
-# --- colours ----------------------------------------------------------------------------------------------------------
-
-
-def _schemes() -> dict[str, dict[str, str]]:
-    style = (resources.files("ticketbench.report") / "templates" / "style.css").read_text()
-    blocks = [
-        dict(re.findall(r"--([\w-]+): (#[0-9a-f]+)", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
-    ]
-    light, dark, paper = blocks
-    return {"light": light, "dark": light | dark, "print": light | paper}
-
-
-def _luminance(colour: str) -> float:
-    digits = colour.lstrip("#")
-    digits = "".join(d * 2 for d in digits) if len(digits) == 3 else digits
-    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def _contrast(one: str, other: str) -> float:
-    dark, light = sorted((_luminance(one), _luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
-def test_colours_can_be_told_from_their_ground(scheme: str) -> None:
-    """WCAG 2.2: 4.5 for text (1.4.3), 3 for the lines of a drawing (1.4.11)."""
-    colours = _schemes()[scheme]
-    for ground in ("page", "card", "head", "mark"):
-        for text in ("ink", "soft", "good", "bad", "warn", "accent"):
-            assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
-    for word in ("good", "bad"):
-        assert _contrast(colours[word], colours[f"{word}-ground"]) >= 4.5, word
-    for ground in ("card", "fig-shade"):
-        assert _contrast(colours["fig-ink"], colours[ground]) >= 4.5
-        for line in [f"s{n}" for n in range(1, 9)] + ["fig-slo", "fig-offered"]:
-            assert _contrast(colours[line], colours[ground]) >= 3, (line, ground)
-
-
-def test_figures_of_an_invalid_measurement_do_not_look_like_the_others(spike: ReportInput) -> None:
-    def rows(data: ReportInput) -> list[str]:
-        return re.findall(r'<tr class="([^"]*)">', html(data).decode().split("<tbody>")[1].split("</tbody>")[0])
-
-    assert [row.split() for row in rows(spike)] == [["marked"], [], [], []]
-    invalid = changed(spike, validity=Validity(status="invalid", reasons=("no",)))
-    assert rows(invalid)[0].split() == ["marked", "doubted"]
