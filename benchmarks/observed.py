@@ -8,7 +8,6 @@ switch for it, and both arms meet the same processes.
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import redis
 
 from ticketbench import factors, load, scenario
 from ticketbench.binaries import Binaries
-from ticketbench.collecting.prometheus import Prometheus
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.live import Questions
 from ticketbench.model import Scenario, Schedule
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.sampling.postgres import APPLICATION_NAME
@@ -30,12 +30,6 @@ from ticketbench.stack.process import descendants, identify
 
 SCRIPT: Final = Path(__file__).with_name("purchases.js")
 P95: Final = "http_req_duration{scenario:main,name:purchase,expected_response:true}"
-LIVE_QUERIES: Final = (
-    "sum(rate(k6_http_reqs_total[2s]))",
-    "sum(rate(k6_iterations_total[2s]))",
-    'sum(rate(k6_http_reqs_total{expected_response="false"}[2s]))',
-    "histogram_quantile(0.95, sum(rate(k6_http_req_duration_seconds[4s])))",
-)
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -47,10 +41,11 @@ class Watching:
     scraping: bool = False
     sampling: bool = False
     remote_write: bool = False
-    live_queries: bool = False
+    live_figures: bool = False
 
 
-ALL: Final = Watching("everything", scraping=True, sampling=True, remote_write=True)
+# What every run does.
+EVERYTHING: Final = Watching("everything", scraping=True, sampling=True, remote_write=True, live_figures=True)
 NOTHING: Final = Watching("nothing")
 
 
@@ -107,7 +102,7 @@ class Bed:
         self._undo.close()
 
     def arm(self, watching: Watching, rate_per_s: float, window_s: float) -> Arm:
-        """Load the system for ``window_s`` and return the costs. Raises EnvironmentFailure, RuntimeError."""
+        """Load the system for ``window_s`` and return the costs. Raises EnvironmentFailure."""
         self._arms += 1
         env = {"RATE": f"{rate_per_s:g}", "DURATION": f"{window_s:g}"}
         _, schedule = self._inspect(env)
@@ -136,10 +131,10 @@ class Bed:
             folder=folder,
             schedule=schedule,
         )
-        with self._watched(watching):
+        with self._watched(watching, execution.trial_id):
             outcome = load.run_load(execution, on_start=on_start, on_phase=on_phase, should_stop=self._why_stop)
         if outcome.aborted or outcome.result is None:
-            raise RuntimeError(f"the load of arm {self._arms} was not carried through: {outcome.aborted}")
+            raise EnvironmentFailure(f"the load of arm {self._arms} was not carried through: {outcome.aborted}")
         figures = outcome.result.trends_ms[P95]
         first, last = edges["window"], edges["drain"]
         return Arm(
@@ -162,19 +157,17 @@ class Bed:
     # --- what watches ---
 
     @contextlib.contextmanager
-    def _watched(self, watching: Watching) -> Iterator[None]:
+    def _watched(self, watching: Watching, trial_label: str) -> Iterator[None]:
         self._signal(self._sampler.pid, stopped=not watching.sampling)
         self._signal(self._roots["prometheus"], stopped=not watching.scraping)
-        over = threading.Event()
-        asker = threading.Thread(target=self._ask, args=(over,))
-        if watching.live_queries:
-            asker.start()
+        questions = Questions(self._endpoints.prometheus_url, trial_label, goal="purchase")
+        if watching.live_figures:
+            questions.start()
         try:
             yield
         finally:
-            over.set()
-            if watching.live_queries:
-                asker.join()
+            if watching.live_figures:
+                questions.end()
             self._continue()
 
     def _continue(self) -> None:
@@ -185,13 +178,6 @@ class Bed:
     @staticmethod
     def _signal(pid: int, *, stopped: bool) -> None:
         os.kill(pid, signal.SIGSTOP if stopped else signal.SIGCONT)
-
-    def _ask(self, over: threading.Event) -> None:
-        """Ask once a second what a live display would."""
-        with Prometheus(self._endpoints.prometheus_url) as prometheus:
-            while not over.wait(1.0):
-                for query in LIVE_QUERIES:
-                    prometheus.latest(query)
 
     # --- what it costs ---
 

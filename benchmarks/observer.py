@@ -21,18 +21,19 @@ from typing import Any, Final
 
 from scipy import stats
 
-from benchmarks.observed import ALL, NOTHING, Arm, Bed, Watching
+from benchmarks.observed import EVERYTHING, NOTHING, Arm, Bed, Watching
 from ticketbench import interrupts
 from ticketbench.binaries import provide
+from ticketbench.errors import EXIT_OK, TicketbenchError
 
 GOAL_SHARE: Final = 0.03  # of one core: sampler, scrapes and remote write together
 COST_RATES_PER_S: Final = (100.0, 300.0)
 EFFECT_RATE_PER_S: Final = 100.0
 
-LIVE: Final = Watching("everything, live queries", scraping=True, sampling=True, remote_write=True, live_queries=True)
-NO_REMOTE_WRITE: Final = Watching("scrapes and sampler", scraping=True, sampling=True)
 SCRAPES: Final = Watching("scrapes", scraping=True)
-LADDER: Final = (NOTHING, SCRAPES, NO_REMOTE_WRITE, ALL, LIVE)
+SAMPLED: Final = Watching("scrapes and sampler", scraping=True, sampling=True)
+PUSHED: Final = Watching("scrapes, sampler and remote write", scraping=True, sampling=True, remote_write=True)
+LADDER: Final = (NOTHING, SCRAPES, SAMPLED, PUSHED, EVERYTHING)
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,12 @@ def alternate(bed: Bed, size: Size) -> list[tuple[Arm, Arm]]:
     """Measure pairs (on, off); the first of a pair changes from pair to pair: on, off, off, on, on, off, ..."""
     pairs: list[tuple[Arm, Arm]] = []
     for number in range(size.pairs):
-        order = (ALL, NOTHING) if number % 2 == 0 else (NOTHING, ALL)
+        order = (EVERYTHING, NOTHING) if number % 2 == 0 else (NOTHING, EVERYTHING)
         arms = {}
         for watching in order:
             arms[watching.name] = bed.arm(watching, EFFECT_RATE_PER_S, size.window_s)
             _progress(arms[watching.name])
-        pairs.append((arms[ALL.name], arms[NOTHING.name]))
+        pairs.append((arms[EVERYTHING.name], arms[NOTHING.name]))
     return pairs
 
 
@@ -132,7 +133,7 @@ def costs(arms: Iterable[Arm]) -> list[tuple[str, list[float], bool]]:
     steps: dict[str, list[Arm]] = {}
     for arm in arms:
         steps.setdefault(arm.watching, []).append(arm)
-    nothing, scrapes, sampled, everything, live = (steps[step.name] for step in LADDER)
+    nothing, scrapes, sampled, pushed, everything = (steps[step.name] for step in LADDER)
 
     def of(chosen: Sequence[Arm], part: str) -> list[float]:
         return [arm.share(part) for arm in chosen]
@@ -141,32 +142,31 @@ def costs(arms: Iterable[Arm]) -> list[tuple[str, list[float], bool]]:
         return [high - low for high, low in zip(of(upper, part), of(lower, part), strict=True)]
 
     own = [
-        ("sampler: its process", of(everything, "sampler"), True),
-        ("sampler: PostgreSQL's backend for it", of(everything, "sampler's backend"), True),
-        ("sampler: INFO in Redis", of(everything, "redis: INFO"), True),
-        ("scrapes: /metrics in the app", of(everything, "app: metrics"), True),
+        ("sampler: its process", of(pushed, "sampler"), True),
+        ("sampler: PostgreSQL's backend for it", of(pushed, "sampler's backend"), True),
+        ("sampler: INFO in Redis", of(pushed, "redis: INFO"), True),
+        ("scrapes: /metrics in the app", of(pushed, "app: metrics"), True),
         ("scrapes: Prometheus, nothing pushed", of(scrapes, "prometheus"), True),
         ("remote write: Prometheus, from the sampler", added(sampled, scrapes, "prometheus"), True),
-        ("remote write: Prometheus, from k6", added(everything, sampled, "prometheus"), True),
-        ("remote write: k6's output", _k6_output(nothing, scrapes, sampled, everything), True),
+        ("remote write: Prometheus, from k6", added(pushed, sampled, "prometheus"), True),
+        ("remote write: k6's output", _k6_output((nothing, scrapes, sampled), (pushed, everything)), True),
     ]
     total = [sum(parts) for parts in zip(*(shares for _, shares, _ in own), strict=True)]
     return [
         *own,
         ("together", total, True),
-        ("live queries: Prometheus", added(live, everything, "prometheus"), False),
-        ("the command line program: watching k6", of(everything, "ticketbench"), False),
+        ("live figures: Prometheus", added(everything, pushed, "prometheus"), False),
+        ("the command line program: watching k6, asking", of(everything, "ticketbench"), False),
     ]
 
 
-def _k6_output(
-    nothing: Sequence[Arm], scrapes: Sequence[Arm], sampled: Sequence[Arm], everything: Sequence[Arm]
-) -> list[float]:
-    """Return what the output adds to k6: with it, less the mean of the steps without."""
-    return [
-        on.share("k6") - statistics.fmean(arm.share("k6") for arm in off)
-        for on, *off in zip(everything, nothing, scrapes, sampled, strict=True)
-    ]
+def _k6_output(without: Sequence[Sequence[Arm]], with_it: Sequence[Sequence[Arm]]) -> list[float]:
+    """Return for each climb what the output adds to k6: the mean of the steps with it less that of those without."""
+
+    def mean_by_climb(steps: Sequence[Sequence[Arm]]) -> list[float]:
+        return [statistics.fmean(arm.share("k6") for arm in climb) for climb in zip(*steps, strict=True)]
+
+    return [on - off for on, off in zip(mean_by_climb(with_it), mean_by_climb(without), strict=True)]
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------
@@ -193,12 +193,18 @@ def _print_effects(pairs: Sequence[tuple[Arm, Arm]]) -> None:
     print(f"  {'':<44}{'ratio':>8}  95 % interval")
     for effect in effects(pairs):
         print(f"  {effect.name:<44}{effect.ratio:>8.3f}  {effect.low:.3f} to {effect.high:.3f}")
+    added = stats.ttest_1samp([100 * (on.share("k6") - off.share("k6")) for on, off in pairs], 0.0)
+    interval = added.confidence_interval(0.95)
+    print(
+        f"  k6's output in these pairs, % of one core: {(interval.low + interval.high) / 2:.2f}"
+        f" ({interval.low:.2f} to {interval.high:.2f})"
+    )
     observing = [arm.share("sampler") + arm.share("prometheus") for arm, _ in pairs]
     print(f"  sampler and Prometheus in these pairs, % of one core: {_percent(observing).strip()}")
 
 
-def main() -> None:
-    """Measure what was asked for and print the tables."""
+def main() -> int:
+    """Measure what was asked for and print the tables; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.observer",
         description=(__doc__ or "").partition("\n")[0],
@@ -212,13 +218,17 @@ def main() -> None:
     arms: list[Arm] = []
     pairs: list[tuple[Arm, Arm]] = []
     began_s = time.monotonic()
-    with interrupts.raised(), tempfile.TemporaryDirectory() as folder, Bed(provide(), Path(folder)) as bed:
-        bed.arm(ALL, COST_RATES_PER_S[0], size.ladder_s)  # caches, connections and PostgreSQL's plans: not counted
-        if options.what != "effect":
-            for rate in COST_RATES_PER_S:
-                arms += climb(bed, rate, size)
-        if options.what != "cost":
-            pairs = alternate(bed, size)
+    try:
+        with interrupts.raised(), tempfile.TemporaryDirectory() as folder, Bed(provide(), Path(folder)) as bed:
+            bed.arm(EVERYTHING, COST_RATES_PER_S[0], size.ladder_s)  # caches, connections and plans: not counted
+            if options.what != "effect":
+                for rate in COST_RATES_PER_S:
+                    arms += climb(bed, rate, size)
+            if options.what != "cost":
+                pairs = alternate(bed, size)
+    except TicketbenchError as error:
+        print(f"{parser.prog}: {error.message}", file=sys.stderr)
+        return error.exit_code
     if arms:
         _print_costs(arms)
     if pairs:
@@ -231,7 +241,8 @@ def main() -> None:
             "ratios": [asdict(ratio) for ratio in effects(pairs)] if pairs else [],
         }
         options.json.write_text(json.dumps(raw, indent=1) + "\n")
+    return EXIT_OK
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
