@@ -6,7 +6,7 @@ Nothing here starts k6 or judges what it says.
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,9 @@ EXITS_OF_A_SCRIPT: Final = frozenset({100, 101, 107, EXIT_SCRIPT_ABORTED})
 # The REST API's states (k6's lib.ExecutionStatus).
 STATUS_RUNNING: Final = 7
 
+LONGEST_LOG_BYTES: Final = 1_000_000  # kept of what was said: a dead target makes a line for each request
+MAX_KINDS: Final = 1000  # of messages that differ in more than numbers
+_LARGEST_ID: Final = 2**63
 MAX_MESSAGES: Final = 12  # distinct ones; a dead target makes one line for each request
 
 _LOCATION: Final = re.compile(r"(?:file://)?(?:/[^\s/:'\"()]+)+/(?=[^\s/:'\"()]+\.(?:js|mjs|ts|json|tar)\b)")
@@ -50,9 +53,8 @@ def without_folders(text: str) -> str:
     return _LOCATION.sub("", text)
 
 
-def read_log(lines: Iterable[str]) -> list[LogLine]:
+def read_log(lines: Iterable[str]) -> Iterator[LogLine]:
     """Parse what k6 wrote with ``--log-format json``. A line that is no JSON (a Go panic) counts as an error."""
-    found: list[LogLine] = []
     for line in lines:
         if not line.strip():
             continue
@@ -62,8 +64,7 @@ def read_log(lines: Iterable[str]) -> list[LogLine]:
         except (ValueError, KeyError, TypeError):
             level, message, detail = "error", line, ""
         text = _first_line(message)
-        found.append(LogLine(level, f"{text}: {_first_line(detail)}" if detail else text))
-    return found
+        yield LogLine(level, f"{text}: {_first_line(detail)}" if detail else text)
 
 
 def _first_line(message: str) -> str:
@@ -75,28 +76,70 @@ def _first_line(message: str) -> str:
     return _PREFIX.sub("", head).strip()
 
 
-def messages(log: Sequence[LogLine], limit: int = MAX_MESSAGES) -> tuple[str, ...]:
+class Log:
+    """What was said, taken in line by line: a dead target makes millions of lines, and they are of a few kinds.
+
+    Memory is bounded by ``longest_bytes`` of text and by MAX_KINDS of messages, however much is said.
+    """
+
+    def __init__(self, lines: Iterable[LogLine] = (), longest_bytes: int = LONGEST_LOG_BYTES) -> None:
+        self.kinds: dict[str, tuple[str, int]] = {}  # what it says but for its numbers: first said so, how often
+        self.others = 0  # serious lines of still more kinds
+        self.crossed: set[str] = set()  # metrics whose thresholds are named as crossed
+        self._first_line = ""
+        self._first_error = ""
+        self._text = bytearray()
+        self._longest_bytes = longest_bytes
+        self._cut = False
+        for line in lines:
+            self.add(line)
+
+    def add(self, line: LogLine) -> None:
+        """Take in a line."""
+        self._first_line = self._first_line or line.text
+        if line.level in {"error", "fatal", "panic"}:
+            self._first_error = self._first_error or line.text
+        if match := _CROSSED.search(line.text):
+            self.crossed |= {name.strip() for name in _split_metrics(match.group(1))}
+        if line.serious:
+            self._count(line.text)
+        said = f"{line.level}: {line.text}\n".encode()
+        self._cut = self._cut or len(self._text) + len(said) > self._longest_bytes
+        if not self._cut:
+            self._text += said
+
+    def _count(self, text: str) -> None:
+        key = _NUMBER.sub("#", text)
+        first, count = self.kinds.get(key, (text, 0))
+        if count or len(self.kinds) < MAX_KINDS:
+            self.kinds[key] = (first, count + 1)
+        else:
+            self.others += 1
+
+    def first_error(self) -> str:
+        """Return the first error's text, or the first line's, or an empty text."""
+        return self._first_error or self._first_line
+
+    def content(self) -> bytes:
+        """Return the lines from the first one on, as many as are kept, and whether more were said."""
+        return bytes(self._text) + (b"(cut off here)\n" if self._cut else b"")
+
+
+def messages(*logs: Log, limit: int = MAX_MESSAGES) -> tuple[str, ...]:
     """Return the distinct warnings and errors, first come first, each with how often it was said.
 
     Lines that differ in numbers only (addresses, ids, durations) are one message.
     """
-    first: dict[str, str] = {}
-    count: dict[str, int] = {}
-    for line in log:
-        if line.serious:
-            key = _NUMBER.sub("#", line.text)
-            first.setdefault(key, line.text)
-            count[key] = count.get(key, 0) + 1
-    said = [text if count[key] == 1 else f"{text} ({count[key]} times)" for key, text in first.items()]
+    kinds: dict[str, tuple[str, int]] = {}
+    for log in logs:
+        for key, (text, count) in log.kinds.items():
+            first, before = kinds.get(key, (text, 0))
+            kinds[key] = (first, before + count)
+    said = [text if count == 1 else f"{text} ({count} times)" for text, count in kinds.values()]
     if len(said) > limit:
-        said = [*said[:limit], f"and {len(said) - limit} more kinds of messages"]
+        more = "at least " if any(log.others for log in logs) else ""
+        said = [*said[:limit], f"and {more}{len(said) - limit} more kinds of messages"]
     return tuple(said)
-
-
-def first_error(log: Sequence[LogLine]) -> str:
-    """Return the first error's text, or the first line's, or an empty text."""
-    errors = [line.text for line in log if line.level in {"error", "fatal", "panic"}]
-    return next(iter(errors or [line.text for line in log]), "")
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
@@ -150,12 +193,9 @@ def parse_summary(raw: Mapping[str, Any], slos: Sequence[Slo], crossed: frozense
     )
 
 
-def crossed_metrics(log: Sequence[LogLine], exit_code: int) -> frozenset[str] | None:
+def crossed_metrics(log: Log, exit_code: int) -> frozenset[str] | None:
     """Return the metrics whose thresholds k6's log names as crossed; None where k6 did not come to a verdict."""
-    names = {
-        name.strip() for line in log if (match := _CROSSED.search(line.text)) for name in _split_metrics(match.group(1))
-    }
-    return frozenset(names) if exit_code == 0 or names else None
+    return frozenset(log.crossed) if exit_code == 0 or log.crossed else None
 
 
 def _split_metrics(text: str) -> list[str]:
@@ -216,42 +256,50 @@ def _value(values: Mapping[str, float], expression: str) -> float | None:
 # --- the console ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+# What almost every line of a long run is; what does not look exactly like it takes the slow road through two parsers.
+_ACK_LINE: Final = re.compile(
+    r'\{"level":"info","msg":"ACK \{\\"at\\":(\d{1,17}),\\"match\\":(\d{1,17}),\\"key\\":\\"([^"\\]*)\\",'
+    r'\\"ticket\\":(\d{1,17})\}","source":"console","time":"[^"\\]*"\}\n?'
+)
+
+
 class Console:
-    """What the script printed: acknowledged purchases, how many such lines are damaged, and everything else."""
+    """What the script printed, read line by line: purchases are passed on, everything else is noted.
 
-    acks: tuple[Ack, ...]
-    malformed: int
-    said: tuple[LogLine, ...]
+    ``malformed`` counts the lines that say ACK and cannot be read; ``said`` is the rest. Both are complete once
+    :meth:`acks` is exhausted.
+    """
 
+    def __init__(self) -> None:
+        self.malformed = 0
+        self.said = Log()
 
-def read_console(lines: Iterable[str]) -> Console:
-    """Parse a ``--console-output`` file that was written with ``--log-format json``."""
-    acks: list[Ack] = []
-    said: list[LogLine] = []
-    malformed = 0
-    for line in lines:
-        if not line.strip():
-            continue
+    def acks(self, lines: Iterable[str]) -> Iterator[Ack]:
+        """Yield the acknowledged purchases of a ``--console-output`` file in the format of ``--log-format json``."""
+        for line in lines:
+            if match := _ACK_LINE.fullmatch(line):
+                at, match_id, key, ticket = match.groups()
+                yield Ack(int(at) / 1000, int(match_id), key, int(ticket))
+            elif line.strip() and (ack := self._other(line)) is not None:
+                yield ack
+
+    def _other(self, line: str) -> Ack | None:
         try:
             entry = json.loads(line)
             level, text = str(entry["level"]), str(entry["msg"])
         except (ValueError, KeyError, TypeError):
-            malformed += "ACK " in line  # torn off where k6 was killed
-            continue
+            self.malformed += "ACK " in line  # torn off where k6 was killed
+            return None
         if not text.startswith("ACK "):
-            said.append(LogLine(level, without_folders(text)))
-            continue
+            self.said.add(LogLine(level, without_folders(text)))
+            return None
         try:
             raw = json.loads(text[4:])
-            acks.append(
-                Ack(
-                    at_s=float(raw["at"]) / 1000,
-                    match_id=int(raw["match"]),
-                    key=str(raw["key"]),
-                    ticket_id=int(raw["ticket"]),
-                )
-            )
-        except (ValueError, KeyError, TypeError):
-            malformed += 1
-    return Console(tuple(acks), malformed, tuple(said))
+            ack = Ack(float(raw["at"]) / 1000, int(raw["match"]), str(raw["key"]), int(raw["ticket"]))
+        except (ValueError, KeyError, TypeError, OverflowError):
+            self.malformed += 1
+            return None
+        if max(abs(ack.match_id), abs(ack.ticket_id)) >= _LARGEST_ID:
+            self.malformed += 1
+            return None
+        return ack

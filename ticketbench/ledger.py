@@ -29,16 +29,20 @@ _TICKETS: Final = (
 )
 
 
-def read_ledger(access: DatabaseAccess) -> tuple[LedgerRow, ...]:
-    """Return capacity, counters and tickets of all matches on sale, and what Redis holds of them.
+def read_ledger(access: DatabaseAccess) -> Iterator[LedgerRow]:
+    """Yield capacity, counters and tickets of all matches on sale, and what Redis holds of them.
 
-    Call it when no request is under way. PostgreSQL is read in one snapshot, as a superuser, so that a target that
-    holds every ordinary connection does not shut the audit out. A match without keys in Redis has no rows of Redis.
-    Raises EnvironmentFailure naming what could not be read.
+    Rows come as they are read: memory does not grow with the sale. Call it when no request is under way. PostgreSQL is
+    read in one snapshot, as a superuser, so that a target that holds every ordinary connection does not shut the audit
+    out. A match without keys in Redis has no rows of Redis; a key taken there may come twice. Raises EnvironmentFailure
+    naming what could not be read, and then what came before is only half of a ledger.
     """
-    rows = list(_from_postgres(access))
-    matches = [row.match_id for row in rows if row.kind == "capacity"]
-    return (*rows, *_from_redis(access, matches))
+    matches = []
+    for row in _from_postgres(access):
+        if row.kind == "capacity":
+            matches.append(row.match_id)
+        yield row
+    yield from _from_redis(access, matches)
 
 
 def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
@@ -79,11 +83,8 @@ def _from_redis(access: DatabaseAccess, matches: list[int]) -> Iterator[LedgerRo
         for match_id, stock in zip(matches, stocks, strict=True):
             if stock is not None:
                 yield LedgerRow(kind="redis_stock", match_id=match_id, quantity=int(stock))
-            seen: set[str] = set()  # a scan may name a key twice
             for key, _ in client.hscan_iter(f"taken:{match_id}", count=_ROWS_AT_A_TIME):
-                if key not in seen:
-                    seen.add(key)
-                    yield LedgerRow(kind="redis_taken", match_id=match_id, key=key)
+                yield LedgerRow(kind="redis_taken", match_id=match_id, key=key)
     except (redis.RedisError, ValueError) as error:
         text = " ".join(str(error).split())
         raise EnvironmentFailure(f"cannot read the ledger from Redis: {text}", _HINT) from error

@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from ticketbench.k6_process import (
 )
 from ticketbench.logs import blot_out
 from ticketbench.model import Ack, LoadResult, Schedule
+from ticketbench.storing.files import write_atomically
 
 START_LIMIT_S: Final = 150.0  # making virtual users takes seconds; k6 gives a script's setup() 60 s
 DRAIN_LIMIT_S: Final = 60.0  # k6's own default for the last iterations is 30 s
@@ -29,23 +30,23 @@ START_POLL_S: Final = 0.02  # bounds the error of the execution's start
 WATCH_POLL_S: Final = 0.2
 EARLY_S: Final = 0.5  # an open model that ends this much before its window was cut off
 PORT_ATTEMPTS: Final = 5
-LONGEST_LOG_BYTES: Final = 1_000_000  # kept of k6's log: a dead target makes a line for each request
 
 
 @dataclass(frozen=True)
 class LoadOutcome:
     """What came of an execution. ``aborted`` says why it was not carried through, None when it was.
 
-    ``result`` and ``summary`` are None where k6 died before it could sum up; ``acks`` are kept in any case.
+    ``result`` and ``summary`` are None where k6 died before it could sum up. ``failure`` is what kept the acknowledged
+    purchases from being stored; they are still in k6's console log then.
     ``started_s`` (Unix seconds) is None where the execution did not begin; it is exact to ``started_within_s``.
     """
 
     result: LoadResult | None
     summary: dict[str, Any] | None
-    acks: tuple[Ack, ...]
     aborted: str | None
     started_s: float | None = None
     started_within_s: float = 0.0
+    failure: EnvironmentFailure | None = None
 
 
 class LoadInterrupted(Interrupted):
@@ -60,6 +61,7 @@ OnStart = Callable[[int], None]
 OnPhase = Callable[[str, float | None], None]
 OnTick = Callable[[float], None]
 ShouldStop = Callable[[], str | None]
+OnAcks = Callable[[Iterator[Ack]], object]
 
 
 def _no_tick(_elapsed_s: float) -> None:
@@ -73,14 +75,17 @@ def run_load(
     on_phase: OnPhase,
     should_stop: ShouldStop,
     on_tick: OnTick = _no_tick,
+    on_acks: OnAcks | None = None,
 ) -> LoadOutcome:
     """Run k6 from start to end, and return what it did. k6 never outlives this call, however it ends.
 
     ``on_start`` gets the process id (again, with another one, where k6 had to be started anew because its port was
     taken). ``on_phase`` gets ``warm-up``, ``window`` and ``drain`` as they begin, with their planned seconds where
     known. ``on_tick`` gets the seconds since the start about five times a second; it holds up the watching, so it must
-    return at once. ``should_stop`` is asked every 0.2 s; a reason stops k6 at once. Call it from the main thread: k6
-    is killed by the kernel when the thread that started it ends.
+    return at once. ``should_stop`` is asked every 0.2 s; a reason stops k6 at once. ``on_acks`` is called once, after
+    k6's end however that came, and gets the acknowledged purchases one by one, to store them; an EnvironmentFailure of
+    it is in the outcome, and k6's console log keeps them then. Call it from the main thread: k6 is killed by the kernel
+    when the thread that started it ends.
 
     Raises EnvironmentFailure where k6 cannot be started, and LoadInterrupted, which carries the partial outcome, when
     Interrupted or KeyboardInterrupt is raised meanwhile.
@@ -88,14 +93,19 @@ def run_load(
     require_descriptors(execution.schedule.max_vus)
     for _ in range(PORT_ATTEMPTS):
         child = Child(execution, free_port())
-        outcome = _attend(child, on_start, on_phase, on_tick, should_stop)
+        outcome = _attend(child, on_start, on_phase, on_tick, should_stop, on_acks or _forget)
         if child.process.returncode != k6.EXIT_PORT_BUSY:
             return outcome
     raise EnvironmentFailure(f"k6 found its port taken {PORT_ATTEMPTS} times in a row", "free some ports and try again")
 
 
+def _forget(acks: Iterator[Ack]) -> None:
+    for _ in acks:
+        pass
+
+
 def _attend(
-    child: Child, on_start: OnStart, on_phase: OnPhase, on_tick: OnTick, should_stop: ShouldStop
+    child: Child, on_start: OnStart, on_phase: OnPhase, on_tick: OnTick, should_stop: ShouldStop, on_acks: OnAcks
 ) -> LoadOutcome:
     seen = _Seen()
     try:
@@ -106,10 +116,10 @@ def _attend(
         signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
         seen.aborted = Interrupted(signum).message
         child.stop()
-        raise LoadInterrupted(signum, _outcome(child, seen)) from error
+        raise LoadInterrupted(signum, _outcome(child, seen, on_acks)) from error
     finally:
         child.kill()
-    return _outcome(child, seen)
+    return _outcome(child, seen, on_acks)
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------
@@ -198,16 +208,24 @@ def _announce(schedule: Schedule, seen: _Seen, elapsed_s: float, on_phase: OnPha
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def _outcome(child: Child, seen: _Seen) -> LoadOutcome:
+def _outcome(child: Child, seen: _Seen, on_acks: OnAcks) -> LoadOutcome:
     folder = child.execution.folder
     code = child.process.returncode
     secrets = tuple(child.execution.headers.values())
-    log = k6.read_log(_lines(folder / LOG, secrets))
-    console = k6.read_console(_lines(folder / CONSOLE, secrets))
     summary = _read_summary(folder / SUMMARY)
-    _keep_readable(folder, log, console)
+    log, console = k6.Log(k6.read_log(_lines(folder / LOG, secrets))), k6.Console()
+    failure = None
+    try:
+        _keep_readable(folder / LOG, log)
+        on_acks(console.acks(_lines(folder / CONSOLE, secrets)))
+        _keep_readable(folder / CONSOLE, console.said)  # from here on the purchases are only where on_acks put them
+    except EnvironmentFailure as error:
+        failure = error
+        if secrets:  # what k6 wrote itself may hold them, and what may be kept of it cannot be written
+            for name in (LOG, CONSOLE):
+                (folder / name).unlink(missing_ok=True)
     aborted = seen.aborted or _why_incomplete(child.execution.schedule, seen, code, log)
-    notes = list(k6.messages([*log, *console.said]))
+    notes = list(k6.messages(log, console.said))
     if console.malformed:
         notes.append(f"{console.malformed} ACK lines of the script could not be read")
     result = None
@@ -232,11 +250,11 @@ def _outcome(child: Child, seen: _Seen) -> LoadOutcome:
             gomaxprocs=held_to_cores(child.execution.schedule),
             messages=tuple(notes),
         )
-    return LoadOutcome(result, summary, console.acks, aborted, seen.started_s, seen.started_within_s)
+    return LoadOutcome(result, summary, aborted, seen.started_s, seen.started_within_s, failure)
 
 
-def _why_incomplete(schedule: Schedule, seen: _Seen, code: int, log: Sequence[k6.LogLine]) -> str | None:
-    said = k6.first_error(log)
+def _why_incomplete(schedule: Schedule, seen: _Seen, code: int, log: k6.Log) -> str | None:
+    said = log.first_error()
     if code < 0:
         return f"k6 was killed by {signal.Signals(-code).name}"
     if code == k6.EXIT_INTERRUPTED:
@@ -252,12 +270,14 @@ def _why_incomplete(schedule: Schedule, seen: _Seen, code: int, log: Sequence[k6
     return None
 
 
-def _lines(path: Path, secrets: Sequence[str]) -> list[str]:
-    """Return the lines of a log of k6's, as they may be kept."""
+def _lines(path: Path, secrets: Sequence[str]) -> Iterator[str]:
+    """Yield a log's lines as they may be kept; never all at once: an hour of purchases makes hundreds of megabytes."""
     try:
-        return blot_out(path.read_text(encoding="utf-8", errors="replace"), secrets).splitlines()
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                yield blot_out(line, secrets) if secrets else line
     except FileNotFoundError:
-        return []
+        return
 
 
 def _read_summary(path: Path) -> dict[str, Any] | None:
@@ -270,17 +290,16 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
     return raw if isinstance(raw, dict) else None
 
 
-def _keep_readable(folder: Path, log: Sequence[k6.LogLine], console: k6.Console) -> None:
-    """Rewrite k6's logs for the run directory: without folders of this machine, ACK lines (stored apart) or excess."""
-    for name, lines in ((LOG, log), (CONSOLE, console.said)):
-        content = "".join(f"{line.level}: {line.text}\n" for line in lines).encode()
-        if not content:
-            (folder / name).unlink(missing_ok=True)
-            continue
-        if len(content) > LONGEST_LOG_BYTES:
-            kept = content[:LONGEST_LOG_BYTES].rpartition(b"\n")[0]
-            content = kept + b"\n(cut off here)\n"
-        (folder / name).write_bytes(content)
+def _keep_readable(path: Path, log: k6.Log) -> None:
+    """Rewrite a log for the run directory: without folders of this machine, ACK lines (stored apart) or excess."""
+    content = log.content()
+    try:
+        if content:
+            write_atomically(path, content)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write {path}: {error.strerror}") from error
 
 
 __all__ = ["Execution", "LoadInterrupted", "LoadOutcome", "run_load"]

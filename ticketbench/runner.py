@@ -17,9 +17,9 @@ from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, T
 from ticketbench.events import Emit, Phase, TrialStored
 from ticketbench.logs import keep_logs, redact, redact_file
 from ticketbench.model import (
+    Ack,
     Disturbance,
     Environment,
-    LedgerRow,
     Plan,
     RunRecord,
     Trial,
@@ -118,7 +118,7 @@ class Measured:
     window: Window | None = None
     outcome: load.LoadOutcome | None = None
     collected: collect.Collected | None = None
-    ledger: tuple[LedgerRow, ...] | None = None
+    ledger_read: bool = False
     failure: TicketbenchError | None = None
 
 
@@ -164,6 +164,10 @@ def _load(this: Run, measured: Measured) -> None:
         sampler.watch("k6", pid)
         watch.k6_started(pid)
 
+    def on_acks(acks: Iterator[Ack]) -> None:
+        with interrupts.deferred():
+            this.directory.save_acks(trial.id, acks)
+
     execution = load.Execution(
         k6_command=endpoints.k6_command,
         script=this.script,
@@ -190,6 +194,7 @@ def _load(this: Run, measured: Measured) -> None:
                 on_phase=follow.on_phase,
                 on_tick=follow.on_tick,
                 should_stop=watch.fault,
+                on_acks=on_acks,
             )
     except load.LoadInterrupted as interrupt:
         measured.outcome = interrupt.outcome
@@ -199,6 +204,8 @@ def _load(this: Run, measured: Measured) -> None:
         raise ScriptFailure(outcome.aborted, "`ticketbench scenarios check` reads the script without running it")
     if outcome.aborted:
         raise EnvironmentFailure(outcome.aborted)
+    if outcome.failure is not None:
+        raise outcome.failure
 
 
 def _read_ledger(this: Run, measured: Measured) -> None:
@@ -210,7 +217,8 @@ def _read_ledger(this: Run, measured: Measured) -> None:
     with _there(measured.watch).guarding():
         if not _idle(endpoints):
             measured.reasons.append("the ledger was read while purchases may still have been under way in the target")
-        measured.ledger = ledger.read_ledger(endpoints.access)
+        this.directory.save_ledger(measured.trial.id, ledger.read_ledger(endpoints.access))
+        measured.ledger_read = True
 
 
 def _idle(endpoints: Endpoints) -> bool:
@@ -242,7 +250,8 @@ def _salvage(this: Run, measured: Measured) -> None:
     """Keep what can still be had of a broken trial. A part that is gone is named, and does not stop the others."""
     if measured.endpoints is None:
         return
-    steps = [step for step, done in ((_read_ledger, measured.ledger), (_collect, measured.collected)) if done is None]
+    done = ((_read_ledger, measured.ledger_read), (_collect, measured.collected is not None))
+    steps = [step for step, is_done in done if not is_done]
     for step in steps:
         try:
             with this.signals.listening():
@@ -268,8 +277,6 @@ def _store(this: Run, measured: Measured) -> None:
         summary=outcome.summary if outcome is not None else None,
         series=collected.series if collected is not None else None,
         histograms=collected.histograms if collected is not None else None,
-        acks=outcome.acks if outcome is not None else None,
-        ledger=measured.ledger,
     )
     position, of = record.trial.position, len(this.plan.trials)
     this.emit(TrialStored(position, of, record.trial.variant, record.status, _figures(record)))

@@ -193,7 +193,7 @@ def _k6(
         ) from error
     if done.returncode != 0:
         log = k6.read_log(done.stderr.decode(errors="replace").splitlines())
-        said = k6.first_error(log) or f"exit code {done.returncode} without a word"
+        said = k6.Log(log).first_error() or f"exit code {done.returncode} without a word"
         raise UsageError(f"k6 does not accept {script.name}: {said}")
     return done.stdout
 

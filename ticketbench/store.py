@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.model import Ack, LedgerRow, Level, RunRecord, Trial, TrialRecord
-from ticketbench.storing.files import DAMAGE, Damaged, damaged, write_atomically, write_gzip
+from ticketbench.storing.files import Damaged, write_atomically
 from ticketbench.storing.records import parse_record, to_json
 
 if TYPE_CHECKING:  # numpy and pandas, which no other command should wait for
@@ -131,29 +132,38 @@ class RunDirectory:
         acks: Iterable[Ack] | None = None,
         ledger: Iterable[LedgerRow] | None = None,
     ) -> None:
-        """Store a trial; ``trial.json`` comes last, so a folder that has it is whole. Raises EnvironmentFailure.
+        """Store a trial; ``trial.json`` comes last, so a folder that has it is whole.
 
-        What was stored of it before (:meth:`save_acks`, :meth:`save_ledger`) stays.
+        What was stored of it before (:meth:`save_acks`, :meth:`save_ledger`) stays. A part that cannot be written (a
+        full disk) does not cost the others: the trial is then stored as failed, which says what is not there, and
+        EnvironmentFailure is raised.
         """
         from ticketbench.storing.histograms import write_histograms
+        from ticketbench.storing.series import write_series
 
         folder = self.logs_dir(record.trial.id).parent
-        if summary is not None:
-            write_atomically(folder / SUMMARY_FILE, (json.dumps(summary, indent=1) + "\n").encode())
-        if series is not None:
-            text = series.to_csv(index_label="t", float_format="%.15g", lineterminator="\n")
-            write_gzip(folder / SERIES_FILE, text)
-        if histograms is not None:
-            write_histograms(folder / HISTOGRAMS_FILE, histograms)
-        if acks is not None:
-            self.save_acks(record.trial.id, acks)
-        if ledger is not None:
-            self.save_ledger(record.trial.id, ledger)
+        steps: list[tuple[str, Callable[[], object] | None]] = [
+            (SUMMARY_FILE, None if summary is None else partial(_write_json, folder / SUMMARY_FILE, summary)),
+            (ACKS_FILE, None if acks is None else partial(self.save_acks, record.trial.id, acks)),
+            (LEDGER_FILE, None if ledger is None else partial(self.save_ledger, record.trial.id, ledger)),
+            (
+                HISTOGRAMS_FILE,
+                None if histograms is None else partial(write_histograms, folder / HISTOGRAMS_FILE, histograms),
+            ),
+            (SERIES_FILE, None if series is None else partial(write_series, folder / SERIES_FILE, series)),
+        ]
+        failures = []
+        for name, step in steps:
+            try:
+                if step is not None:
+                    step()
+            except EnvironmentFailure as error:
+                failures.append(error)
+                why = f"{name} could not be stored: {getattr(error.__cause__, 'strerror', None) or 'see above'}"
+                record = record.model_copy(update={"status": "failed", "reasons": (*record.reasons, why)})
         write_atomically(folder / TRIAL_FILE, to_json(record))
-
-    def acks_path(self, trial_id: str) -> Path:
-        """Return where a trial's acknowledged purchases are, or will be."""
-        return self._trial_dir(trial_id) / ACKS_FILE
+        if failures:
+            raise failures[0]
 
     def save_acks(self, trial_id: str, acks: Iterable[Ack]) -> int:
         """Store a trial's acknowledged purchases as they come, and return how many. Raises EnvironmentFailure."""
@@ -233,6 +243,7 @@ class RunDirectory:
         """
         from ticketbench.storing.histograms import read_histograms
         from ticketbench.storing.purchases import read_acks, read_ledger
+        from ticketbench.storing.series import read_series
 
         plan = self.record().plan
         trial = {planned.id: planned for planned in plan.trials}[trial_id]
@@ -251,7 +262,7 @@ class RunDirectory:
         record = part(TRIAL_FILE, lambda path, where: _read_trial(path, where, trial))
         read = TrialData(
             record=record or _unreadable(trial, plan.variant(trial.variant).levels),
-            series=part(SERIES_FILE, _read_series),
+            series=part(SERIES_FILE, read_series),
             histograms=part(HISTOGRAMS_FILE, read_histograms),
             acks=part(ACKS_FILE, read_acks),
             ledger=part(LEDGER_FILE, read_ledger),
@@ -323,6 +334,10 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
 def _read_trial(path: Path, where: str, trial: Trial) -> TrialRecord:
     try:
         record = parse_record(TrialRecord, _read(path), where)
@@ -338,18 +353,6 @@ def _unreadable(trial: Trial, levels: dict[str, Level], *reasons: str) -> TrialR
     return TrialRecord(
         trial=trial, levels=levels, status="damaged", reasons=reasons, started_s=0, ended_s=0, window=None, load=None
     )
-
-
-def _read_series(path: Path, where: str) -> "pd.DataFrame":
-    import pandas as pd  # heavy
-
-    try:
-        frame = pd.read_csv(path, compression="gzip", dtype=float).set_index("t")
-        if not frame.index.is_monotonic_increasing or not frame.index.is_unique:  # of numbers only, so no NaN either
-            raise Damaged(f"{where} is damaged: its times do not rise")
-    except DAMAGE as error:
-        raise damaged(where, error) from error
-    return frame
 
 
 def _without_foreign(trial: TrialData) -> tuple[TrialData, list[str]]:

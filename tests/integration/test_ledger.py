@@ -67,9 +67,9 @@ def test_a_big_sale_comes_back_whole(target: str, store: "redis.Redis", postgres
     with psycopg.connect(target) as connection:
         connection.execute("INSERT INTO tickets SELECT n, 2, 'key-' || n FROM generate_series(1000, 20999) n")
     store.hset("taken:2", mapping={f"key-{n}": 1 for n in range(1000, 13000)})
-    rows = Counter(row.kind for row in read_ledger(DatabaseAccess(postgres_dsn, redis_url)))
-    assert rows["ticket"] == 20_000 + 3
-    assert rows["redis_taken"] == 12_000
+    rows = list(read_ledger(DatabaseAccess(postgres_dsn, redis_url)))
+    assert len({row.ticket_id for row in rows if row.kind == "ticket"}) == 20_000 + 3
+    assert len({row.key for row in rows if row.kind == "redis_taken"}) == 12_000  # a scan may name one twice
 
 
 def test_a_target_that_holds_every_connection_does_not_shut_the_audit_out(
@@ -84,7 +84,7 @@ def test_a_target_that_holds_every_connection_does_not_shut_the_audit_out(
         with pytest.raises(psycopg.OperationalError, match="slots are reserved"):
             while len(held) < 1000:
                 held.append(psycopg.connect(dsn))
-        assert len(read_ledger(DatabaseAccess(postgres_dsn, redis_url))) == 7
+        assert len(list(read_ledger(DatabaseAccess(postgres_dsn, redis_url)))) == 7
     finally:
         for connection in held:
             connection.close()
@@ -95,10 +95,10 @@ def test_a_target_that_holds_every_connection_does_not_shut_the_audit_out(
 def test_what_cannot_be_reached_is_named(target: str, postgres_dsn: str, redis_url: str) -> None:
     away = free_port()
     with pytest.raises(EnvironmentFailure, match=r"PostgreSQL.*refused"):
-        read_ledger(DatabaseAccess(make_conninfo(postgres_dsn, port=away), redis_url))
+        list(read_ledger(DatabaseAccess(make_conninfo(postgres_dsn, port=away), redis_url)))
     with pytest.raises(EnvironmentFailure, match=r"Redis.*refused"):
-        read_ledger(DatabaseAccess(postgres_dsn, f"redis://127.0.0.1:{away}/0"))
+        list(read_ledger(DatabaseAccess(postgres_dsn, f"redis://127.0.0.1:{away}/0")))
     with psycopg.connect(target) as connection:
         connection.execute("DROP TABLE tickets")
     with pytest.raises(EnvironmentFailure, match=r"PostgreSQL.*tickets"):
-        read_ledger(DatabaseAccess(postgres_dsn, redis_url))
+        list(read_ledger(DatabaseAccess(postgres_dsn, redis_url)))

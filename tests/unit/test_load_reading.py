@@ -7,7 +7,7 @@ import pytest
 
 from ticketbench import k6
 from ticketbench.k6_process import addresses_of, everything_but
-from ticketbench.model import Slo, Threshold
+from ticketbench.model import Ack, Slo, Threshold
 
 LATENCY = "http_req_duration{scenario:main,name:purchase}"
 SLOS = (Slo(metric=LATENCY, expression="p(95)<500"), Slo(metric="http_req_failed", expression="rate<0.01"))
@@ -98,20 +98,20 @@ def test_what_is_no_summary_is_refused() -> None:
 
 def test_crossed_metrics_keep_the_commas_of_their_filters() -> None:
     said = f"thresholds on metrics '{LATENCY}, http_req_failed' have been crossed"
-    assert k6.crossed_metrics([k6.LogLine("error", said)], 99) == {LATENCY, "http_req_failed"}
-    assert k6.crossed_metrics([], 0) == frozenset()
-    assert k6.crossed_metrics([], 107) is None
+    assert k6.crossed_metrics(k6.Log([k6.LogLine("error", said)]), 99) == {LATENCY, "http_req_failed"}
+    assert k6.crossed_metrics(k6.Log(), 0) == frozenset()
+    assert k6.crossed_metrics(k6.Log(), 107) is None
 
 
 def log_of(*entries: dict[str, str]) -> list[k6.LogLine]:
-    return k6.read_log([json.dumps(entry) for entry in entries])
+    return list(k6.read_log([json.dumps(entry) for entry in entries]))
 
 
 def test_an_error_names_the_script_and_no_folder() -> None:
     said = "GoError: file:///home/somebody/tests/shop.js: Line 2:31 Unexpected token ;\n\tat file:///home/x/a.js:1:2\n"
     (line,) = log_of({"level": "error", "msg": said})
     assert line.text == "shop.js: Line 2:31 Unexpected token ;"
-    assert k6.first_error([k6.LogLine("warning", "first"), line]) == line.text
+    assert k6.Log([k6.LogLine("warning", "first"), line]).first_error() == line.text
 
 
 def test_a_list_of_problems_is_kept_whole() -> None:
@@ -126,14 +126,17 @@ def test_messages_are_counted_and_not_repeated() -> None:
         {"level": "warning", "msg": "Request Failed", "error": "dial tcp 127.0.0.1:41299: connection refused"},
         {"level": "error", "msg": "boom"},
     )
-    assert k6.messages(log) == ("Request Failed: dial tcp 127.0.0.1:41234: connection refused (2 times)", "boom")
+    refused = "Request Failed: dial tcp 127.0.0.1:41234: connection refused"
+    assert k6.messages(k6.Log(log)) == (f"{refused} (2 times)", "boom")
     many = [k6.LogLine("error", "e" * number) for number in range(1, 31)]
-    assert len(k6.messages(many)) == k6.MAX_MESSAGES + 1
-    assert k6.messages(many)[-1] == f"and {30 - k6.MAX_MESSAGES} more kinds of messages"
+    assert len(k6.messages(k6.Log(many))) == k6.MAX_MESSAGES + 1
+    assert k6.messages(k6.Log(many))[-1] == f"and {30 - k6.MAX_MESSAGES} more kinds of messages"
 
 
 def test_a_panic_counts_as_an_error() -> None:
-    assert k6.first_error(k6.read_log(["panic: runtime error", "goroutine 1 [running]:"])) == "panic: runtime error"
+    assert (
+        k6.Log(k6.read_log(["panic: runtime error", "goroutine 1 [running]:"])).first_error() == "panic: runtime error"
+    )
 
 
 def console(*texts: str) -> list[str]:
@@ -148,12 +151,37 @@ def test_acks_are_told_from_other_lines_and_from_torn_ones() -> None:
         "ACK nonsense",
     )
     torn = console('ACK {"at":1795362995951,"match":1,"key":"t-main-1","ticket":18}')[0][:60]
-    found = k6.read_console([*lines, "", torn])
-    assert [(ack.at_s, ack.match_id, ack.key, ack.ticket_id) for ack in found.acks] == [
-        (1795362995.949, 1, "t-main-0", 17)
-    ]
+    found = k6.Console()
+    assert list(found.acks([*lines, "", torn])) == [Ack(1795362995.949, 1, "t-main-0", 17)]
     assert found.malformed == 3
-    assert found.said == (k6.LogLine("info", "hello from shop.js:3"),)
+    assert found.said.content() == b"info: hello from shop.js:3\n"
+
+
+@pytest.mark.parametrize("key", ["t-main-0", 'quo"te', "back\\slash", "tab\t", "é ü \u2028", "", "half \ud800"])
+def test_the_quick_reading_of_a_purchase_is_the_slow_one(key: str) -> None:
+    """k6's own line takes the one road, the same line with another order of its parts takes the other."""
+    purchase = {"at": 1795362995949, "match": 3, "key": key, "ticket": 18}
+    text = json.dumps(purchase, separators=(",", ":"), ensure_ascii=not key.isprintable())
+    own = {"level": "info", "msg": f"ACK {text}", "source": "console", "time": "2026-11-22T15:40:42Z"}
+    lines = [json.dumps(own, separators=(",", ":")) + "\n", json.dumps(dict(reversed(own.items())))]
+    found = k6.Console()
+    assert list(found.acks(lines)) == [Ack(1795362995.949, 3, key, 18)] * 2
+    assert found.malformed == 0
+
+
+def test_an_id_that_no_database_has_is_malformed() -> None:
+    found = k6.Console()
+    assert list(found.acks(console('ACK {"at":1,"match":1,"key":"k","ticket":99999999999999999999}'))) == []
+    assert found.malformed == 1
+
+
+def test_however_much_is_said_little_is_kept() -> None:
+    log = k6.Log((k6.LogLine("warning", f"{'x' * (n % 2000)} failed") for n in range(20_000)), longest_bytes=5000)
+    assert len(log.content()) <= 5000 + len(b"(cut off here)\n")
+    assert log.content().endswith(b"\n(cut off here)\n")
+    assert len(log.kinds) == k6.MAX_KINDS
+    assert sum(count for _, count in log.kinds.values()) + log.others == 20_000
+    assert k6.messages(log)[-1] == f"and at least {k6.MAX_KINDS - k6.MAX_MESSAGES} more kinds of messages"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://10.1.2.3/path"])
