@@ -10,12 +10,12 @@ import sys
 
 import uvicorn
 import uvloop
-from prometheus_client import start_http_server
 from starlette.types import ASGIApp
 
 from target_app import settings as settings_module
 from target_app.app import Sale, create_app
 from target_app.errors import StartupError
+from target_app.exposition import MetricsServer
 from target_app.settings import Settings
 
 BACKLOG = 4096
@@ -45,16 +45,14 @@ def run(*, fd: int, metrics_host: str, metrics_port: int, parent_pid: int) -> in
     application = create_app(settings)
     sale = application.sale
     try:
-        metrics_server, metrics_thread = start_http_server(metrics_port, metrics_host, sale.registry())
+        metrics = MetricsServer(metrics_host, metrics_port, sale.registry())
     except OSError as error:
         raise StartupError(f"metrics port {metrics_host}:{metrics_port}: {error.strerror}") from error
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(application.asgi, sale, settings, fd))
     finally:
-        metrics_server.shutdown()
-        metrics_server.server_close()
-        metrics_thread.join()
+        metrics.close()
     return 0
 
 

@@ -1,15 +1,18 @@
 """What the target exports: the metrics that docs/signals.md names and no others, few lines, histograms that add up."""
 
+import http.client
 import re
+import socket
 import threading
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from target_app.app import create_app
+from target_app.exposition import Exposition, MetricsServer
 from target_app.figures import BUCKETS, HEALTH, MATCH, Figures, RouteFigures
 from target_app.settings import Settings
 
@@ -23,7 +26,7 @@ def exported() -> str:
     app = create_app(
         Settings(database_url="postgresql://u:p@127.0.0.1:1/sale", redis_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     )
-    return generate_latest(app.sale.registry()).decode()
+    return Exposition(app.sale.registry()).text()
 
 
 def documented() -> dict[str, frozenset[str]]:
@@ -50,6 +53,40 @@ def test_the_process_is_exported_and_the_lines_are_few(exported: str) -> None:
     assert "process_cpu_seconds_total " in exported
     assert "process_resident_memory_bytes " in exported
     assert len(exported.splitlines()) <= LINES_A_WORKER
+
+
+def test_the_text_is_the_client_librarys_to_the_byte() -> None:
+    registry = CollectorRegistry()
+    odd = Counter("odd", 'A "help"\nwith \\ lines', ["path", "b"], registry=registry)
+    odd.labels('say "hi"\n', "\\").inc(1e20)
+    odd.labels("", "x").inc(0.1)
+    Histogram("seconds", "Buckets.", ["route"], registry=registry).labels("/a").observe(0.3)
+    Gauge("plain", "No labels.", registry=registry).set(-3)
+    exposition = Exposition(registry)
+    assert exposition.text() == generate_latest(registry).decode()
+    odd.labels("", "x").inc(3)
+    assert exposition.text() == generate_latest(registry).decode()  # and what is kept does not age
+
+
+def test_a_scraper_keeps_its_connection_and_the_end_does_not_wait_for_it() -> None:
+    registry = CollectorRegistry()
+    gauge = Gauge("turn", "Of the scrapes.", registry=registry)
+    server = MetricsServer("127.0.0.1", 0, registry)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.connect()
+        where = connection.sock.getsockname()
+        for turn in range(3):
+            gauge.set(turn)
+            connection.request("GET", "/metrics")
+            answer = connection.getresponse()
+            assert (answer.status, f"turn {turn}.0" in answer.read().decode()) == (200, True)
+            assert connection.sock.getsockname() == where
+    finally:
+        server.close()
+        connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=10)
 
 
 def test_what_can_be_foreseen_starts_at_zero(exported: str) -> None:
