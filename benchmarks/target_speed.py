@@ -11,92 +11,50 @@ below 200 ms and nothing is refused or dropped. Asserts nothing.
 
 import argparse
 import json
-import os
-import re
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from sqlalchemy.dialects import postgresql
-
-from target_app import queries
+from benchmarks.buyers import Load, Pgbench, PgbenchRunner, Probe, cores
 from ticketbench import factors, interrupts
-from ticketbench.binaries import Binaries, provide
-from ticketbench.errors import EnvironmentFailure, TicketbenchError
-from ticketbench.sampling.proc import parse_stat
+from ticketbench.binaries import provide
+from ticketbench.errors import TicketbenchError, UsageError
 from ticketbench.stack.local import LocalStack
-from ticketbench.stack.protocol import Endpoints
 
-P95_LIMIT_MS: Final = 200.0
-SCRIPT: Final = Path(__file__).with_name("target_speed.js")
 # Enough tickets for every block together; the hot match never sells out.
 ALWAYS: Final = {"stock": "5000000"}
-VARIANTS: Final = ("",)
+# The plain target, and its best setting.
+BEST: Final = "data_layer=asyncpg,round_trips=fewest,purchase_route=lean,pool_size=2"
+VARIANTS: Final = ("", BEST)
 CLIENTS: Final = (1, 2, 4, 8)
 PGBENCH_TRIAL_S: Final = 2
-PGBENCH_S: Final = 4
-WARMUP_S: Final = 1
-PROBE_S: Final = 4
-MOST_PROBES: Final = 7
-STEP: Final = 1.2  # between two rates of the search, while it has not passed and failed once each
+PGBENCH_S: Final = 3
+MOST_PROBES: Final = 6
+STEP: Final = 1.3  # between two rates of the search, while it has not passed and failed once each
 CLOSE_ENOUGH: Final = 1.05  # highest rate that passed and lowest that failed
-ACHIEVED: Final = 0.97  # share of the offered requests that must have been sent and sold
-
-
-@dataclass(frozen=True)
-class Pgbench:
-    """One run of pgbench; CPU in milliseconds for each transaction."""
-
-    clients: int
-    per_s: float
-    own_cpu_ms: float
-    postgres_cpu_ms: float
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One run of k6 at one rate; CPU in milliseconds for each purchase, of k6 with the making of its users."""
-
-    rate_per_s: int
-    achieved_per_s: float
-    sold_per_s: float
-    p95_ms: float
-    app_cpu_ms: float
-    k6_cpu_ms: float
-    postgres_cpu_ms: float
-    other_cores: float
-
-    @property
-    def cpu_ms(self) -> float:
-        """CPU of all that take part, for one purchase."""
-        return self.app_cpu_ms + self.k6_cpu_ms + self.postgres_cpu_ms
-
-    @property
-    def passed(self) -> bool:
-        """Whether the target kept up with the rate."""
-        return self.sold_per_s >= ACHIEVED * self.rate_per_s and self.p95_ms < P95_LIMIT_MS
 
 
 @dataclass(frozen=True)
 class Block:
-    """pgbench and the target, side by side. ``best`` is the fastest probe that passed, None where none did."""
+    """pgbench, where it was asked for, and the target, side by side."""
 
-    pgbench: Pgbench
+    pgbench: tuple[Pgbench, ...]
     probes: tuple[Probe, ...]
 
     @property
+    def pgbench_per_s(self) -> float:
+        """The mean of pgbench's runs before and after the probes."""
+        return statistics.fmean(each.per_s for each in self.pgbench)
+
+    @property
     def best(self) -> Probe | None:
-        """The probe with the highest rate among those that passed."""
+        """The probe with the highest rate among those that passed, None where none did."""
         return max((probe for probe in self.probes if probe.passed), key=lambda probe: probe.rate_per_s, default=None)
 
 
@@ -108,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interrupts.raised():
             measured = _measure(variants, options.blocks, options.rate)
     except TicketbenchError as error:
-        sys.stderr.write(f"{error}\n")
+        print(error, file=sys.stderr)
         return error.exit_code
-    sys.stdout.write(_table(measured))
+    print(_table(measured))
     if options.json:
         raw = {name: [asdict(block) for block in blocks] for name, blocks in measured.items()}
-        options.json.write_text(json.dumps({"cores": _cores(), "variants": raw}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"cores": cores(), "variants": raw}, indent=1) + "\n")
     return 0
 
 
@@ -135,7 +93,10 @@ def _levels(text: str) -> dict[str, Any]:
     levels = dict(factors.defaults())
     for pair in filter(None, text.split(",")):
         name, _, level = pair.partition("=")
-        levels[name] = factors.get(name).parse(level)
+        try:
+            levels[name] = factors.get(name).parse(level)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     return levels | {name: factors.get(name).parse(level) for name, level in ALWAYS.items()}
 
 
@@ -149,18 +110,19 @@ def _measure(variants: Mapping[str, Mapping[str, Any]], blocks: int, rate: int |
         for number in range(blocks):
             for name, levels in variants.items():
                 endpoints = stack.apply(levels)
-                bench = _PgbenchRunner(binaries, endpoints, levels, Path(folder))
-                if name not in clients:
-                    tried = [bench.run(count, PGBENCH_TRIAL_S) for count in CLIENTS]
-                    clients[name] = max(tried, key=lambda each: each.per_s).clients
-                reference = bench.run(clients[name], PGBENCH_S)
-                load = _Load(endpoints, Path(folder))
+                load = Load(endpoints, Path(folder))
                 if rate is not None:
-                    probes = [load.probe(rate)]
+                    block = Block((), (load.probe(rate),))
                 else:
-                    earlier = [block.best.rate_per_s for block in measured[name] if block.best]
-                    probes = list(_search(load.probe, earlier[-1] if earlier else round(reference.per_s / 2)))
-                block = Block(reference, tuple(probes))
+                    bench = PgbenchRunner(binaries, endpoints, levels, Path(folder))
+                    if name not in clients:
+                        tried = [bench.run(count, PGBENCH_TRIAL_S) for count in CLIENTS]
+                        clients[name] = max(tried, key=lambda each: each.per_s).clients
+                    # Before and after, so that neither side alone has a busier machine.
+                    first = bench.run(clients[name], PGBENCH_S)
+                    earlier = [each.best.rate_per_s for each in measured[name] if each.best]
+                    probes = tuple(_search(load.probe, earlier[-1] if earlier else round(first.per_s / 3)))
+                    block = Block((first, bench.run(clients[name], PGBENCH_S)), probes)
                 measured[name].append(block)
                 _progress(name, number, block)
     return measured
@@ -196,203 +158,52 @@ def _search(probe: Callable[[int], Probe], start: int) -> Iterator[Probe]:
             rate = (low * high) ** 0.5
 
 
-# --- pgbench ----------------------------------------------------------------------------------------------------------
-
-
-class _PgbenchRunner:
-    """pgbench with the target's purchase, as the target's user and with its settings of a connection."""
-
-    def __init__(self, binaries: Binaries, endpoints: Endpoints, levels: Mapping[str, Any], folder: Path) -> None:
-        self._program = binaries.postgres.with_name("pgbench")
-        self._where = urlsplit(endpoints.own_access.postgres_dsn)
-        self._trees = {part.name: part.pid for part in endpoints.components}
-        self._script = folder / "purchase.sql"
-        self._script.write_text(purchase_script(levels))
-        self._synchronous_commit = levels["synchronous_commit"]
-
-    def run(self, clients: int, seconds: int) -> Pgbench:
-        """Run it. Raises EnvironmentFailure with what it said."""
-        where = self._where
-        env = {
-            **os.environ,
-            "PGPASSWORD": where.password or "",
-            "PGOPTIONS": f"-c jit=off -c lock_timeout=2s -c synchronous_commit={self._synchronous_commit}",
-        }
-        before, own = cpu_s(self._trees["postgres"]), _children_s()
-        ran = subprocess.run(
-            [
-                str(self._program), "--no-vacuum", "--protocol=prepared", f"--file={self._script}",
-                f"--client={clients}", f"--jobs={min(clients, 2)}", f"--time={seconds}",
-                f"--host={where.hostname}", f"--port={where.port}", f"--username={where.username}",
-                where.path.removeprefix("/"),
-            ],
-            env=env, check=False, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        if ran.returncode:
-            raise EnvironmentFailure(f"pgbench failed ({ran.returncode}): {ran.stderr[-500:]}")
-        used_s, own_s = cpu_s(self._trees["postgres"]) - before, _children_s() - own
-        done = int(_found(r"number of transactions actually processed: (\d+)", ran.stdout))
-        per_s = float(_found(r"^tps = ([\d.]+)", ran.stdout))
-        return Pgbench(clients, per_s, own_s / done * 1000, used_s / done * 1000)
-
-
-def purchase_script(levels: Mapping[str, Any]) -> str:
-    """Return what a purchase sends, as a script of pgbench. Raises ValueError where pgbench cannot do the same."""
-    if levels["round_trips"] == "fewest":
-        sent = [_as_sql(queries.sell_at_once)]
-    else:
-        sent = [_as_sql(queries.purchase_view), "BEGIN", _as_sql(queries.sell), "COMMIT"]
-    chosen = [r"\set for_match 1", r"\set number random(1, 1000000000000000000)"]
-    return "\n".join([*chosen, *(f"{statement};" for statement in sent)]) + "\n"
-
-
-# What k6 and the target put into a purchase, as SQL over pgbench's one random number.
-_VALUES: Final = {
-    "for_match": "cast(:for_match AS integer)",
-    "for_buyer": "cast(:number AS text)",
-    "with_key": "cast(:number AS text)",
-    "with_code": "'T-' || cast(:number AS text)",
-    "at_price": "2750",
-    "at_most": "4",
-}
-
-
-def _as_sql(statement: Any) -> str:
-    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-    compiled = statement.compile(dialect=dialect)
-    return " ".join(re.sub(r"(?<!:):(\w+)", lambda match: _VALUES[match[1]], str(compiled)).split())
-
-
-def _found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text, re.MULTILINE)
-    if match is None:
-        raise ValueError(f"pgbench does not say {pattern!r}: {text}")
-    return match[1]
-
-
-# --- k6 ---------------------------------------------------------------------------------------------------------------
-
-
-class _Load:
-    """k6 on the hot match."""
-
-    def __init__(self, endpoints: Endpoints, folder: Path) -> None:
-        self._endpoints = endpoints
-        self._trees = {part.name: part.pid for part in endpoints.components}
-        self._summary = folder / "summary.json"
-
-    def probe(self, rate_per_s: int) -> Probe:
-        """Offer purchases at one rate. Raises EnvironmentFailure."""
-        before = {name: cpu_s(pid) for name, pid in self._trees.items()}
-        own, busy, began = _children_s(), _machine_busy_s(), time.monotonic()
-        k6 = subprocess.run(
-            [
-                *self._endpoints.k6_command, "run", "--quiet", "--no-usage-report", "--log-output=stderr",
-                f"--summary-export={self._summary}", "--address=", "-e", f"BASE_URL={self._endpoints.base_url}",
-                "-e", f"TRIAL={uuid.uuid4().hex}", "-e", f"RATE={rate_per_s}", "-e", f"WARMUP={WARMUP_S}",
-                "-e", f"DURATION={PROBE_S}", str(SCRIPT),
-            ],
-            env={**os.environ, "GOMAXPROCS": "1"}, check=False, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        if k6.returncode:
-            raise EnvironmentFailure(f"k6 failed ({k6.returncode}): {k6.stderr[-500:]}")
-        elapsed_s = time.monotonic() - began
-        used = {name: cpu_s(pid) - before[name] for name, pid in self._trees.items()}
-        k6_s = _children_s() - own
-        others_s = max(0.0, _machine_busy_s() - busy - sum(used.values()) - k6_s)
-        metrics = json.loads(self._summary.read_bytes())["metrics"]
-        purchases = metrics["http_reqs"]["count"]
-        return Probe(
-            rate_per_s=rate_per_s,
-            achieved_per_s=metrics["http_reqs{phase:main}"]["count"] / PROBE_S,
-            sold_per_s=metrics["sold{phase:main}"]["count"] / PROBE_S,
-            p95_ms=metrics["http_req_duration{phase:main}"]["p(95)"],
-            app_cpu_ms=used["app"] / purchases * 1000,
-            k6_cpu_ms=k6_s / purchases * 1000,
-            postgres_cpu_ms=used["postgres"] / purchases * 1000,
-            other_cores=others_s / elapsed_s,
-        )
-
-
-# --- CPU --------------------------------------------------------------------------------------------------------------
-
-
-def cpu_s(root: int) -> float:
-    """Return the CPU seconds of a process and all below it, those that have ended and were waited for included."""
-    stats = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stats[int(entry.name)] = parse_stat((entry / "stat").read_bytes())
-            except (OSError, ValueError):
-                continue  # it ended meanwhile
-    tree, total = {root}, 0.0
-    for pid in sorted(stats):  # servers' children have higher ids than they
-        if pid in tree or stats[pid].ppid in tree:
-            tree.add(pid)
-            total += stats[pid].own_s + stats[pid].reaped_s
-    return total
-
-
-def _children_s() -> float:
-    """Return the CPU seconds of the programs that we have run to their end."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _machine_busy_s() -> float:
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
-        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
-    )
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
 def _progress(name: str, number: int, block: Block) -> None:
-    best = block.best
-    found = (
-        f"no rate passed: {block.probes}"
-        if best is None
-        else f"{best.rate_per_s}/s at {best.app_cpu_ms:.2f} ms of app CPU"
+    said = ", ".join(
+        [
+            *(f"pgbench {each.per_s:.0f}/s ({each.clients} clients)" for each in block.pgbench),
+            *(
+                f"k6 {each.rate_per_s}/s {'passed' if each.passed else 'failed'} (p95 {each.p95_ms:.0f} ms)"
+                for each in block.probes
+            ),
+        ]
     )
-    sys.stderr.write(
-        f"block {number + 1}, {name or 'defaults'}: pgbench {block.pgbench.per_s:.0f}/s"
-        f" ({block.pgbench.clients} clients), target {found}\n"
-    )
+    print(f"block {number + 1}, {_title(name)}: {said}", file=sys.stderr, flush=True)
+
+
+def _title(name: str) -> str:
+    return name or "defaults"
 
 
 def _table(measured: Mapping[str, Sequence[Block]]) -> str:
     lines = []
     for name, blocks in measured.items():
-        passed = [(block.pgbench, block.best) for block in blocks if block.best is not None]
-        lines.append(f"{name or 'defaults'} ({len(passed)} of {len(blocks)} blocks)")
-        if not passed:
-            continue
+        sides = [block for block in blocks if block.pgbench]
+        found = [(block, block.best or block.probes[0]) for block in blocks if block.best or not block.pgbench]
         rows: dict[str, list[float]] = {
-            "pgbench, transactions/s": [bench.per_s for bench, _ in passed],
-            "pgbench, PostgreSQL ms CPU each": [bench.postgres_cpu_ms for bench, _ in passed],
-            "pgbench, its own ms CPU each": [bench.own_cpu_ms for bench, _ in passed],
-            "target, purchases/s": [best.sold_per_s for _, best in passed],
-            "ratio": [best.sold_per_s / bench.per_s for bench, best in passed],
-            "p95, ms": [best.p95_ms for _, best in passed],
-            "app, ms CPU a purchase": [best.app_cpu_ms for _, best in passed],
-            "PostgreSQL, ms CPU a purchase": [best.postgres_cpu_ms for _, best in passed],
-            "k6, ms CPU a purchase": [best.k6_cpu_ms for _, best in passed],
-            "these three, cores": [best.sold_per_s * best.cpu_ms / 1000 for _, best in passed],
-            "what the machine allows, purchases/s": [_cores() * 1000 / best.cpu_ms for _, best in passed],
-            "others, cores": [best.other_cores for _, best in passed],
+            "pgbench, purchases/s": [block.pgbench_per_s for block in sides],
+            "pgbench, PostgreSQL's CPU, ms": [each.postgres_cpu_ms for block in sides for each in block.pgbench],
+            "pgbench, its own CPU, ms": [each.own_cpu_ms for block in sides for each in block.pgbench],
+            "target, purchases/s": [best.sold_per_s for _, best in found],
+            "target / pgbench": [best.sold_per_s / block.pgbench_per_s for block, best in found if block.pgbench],
+            "p95, ms": [best.p95_ms for _, best in found],
+            "app's CPU, ms": [best.app_cpu_ms for _, best in found],
+            "PostgreSQL's CPU, ms": [best.postgres_cpu_ms for _, best in found],
+            "k6's CPU, ms": [best.k6_cpu_ms for _, best in found],
+            "the three together, cores": [best.sold_per_s * best.cpu_ms / 1000 for _, best in found],
+            "the machine's limit, purchases/s": [cores() * 1000 / best.cpu_ms for _, best in found],
+            "others, cores": [best.other_cores for _, best in found],
         }
+        lines.append(f"{_title(name)}: {len(found)} of {len(blocks)} blocks; CPU is for each purchase")
         lines += [
-            f"  {title:37} {statistics.median(values):9.2f}  ({min(values):.2f} to {max(values):.2f})"
+            f"  {title:34} {statistics.median(values):9.2f}  ({min(values):.2f} to {max(values):.2f})"
             for title, values in rows.items()
+            if values
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
