@@ -8,6 +8,7 @@ switch for it, and both arms meet the same processes.
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import httpx
 import psycopg
 import redis
 
+from benchmarks.go_profile import Share, share_below
 from ticketbench import factors, load, scenario
 from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
@@ -30,6 +32,10 @@ from ticketbench.stack.process import descendants, identify
 
 SCRIPT: Final = Path(__file__).with_name("purchases.js")
 P95: Final = "http_req_duration{scenario:main,name:purchase,expected_response:true}"
+# The package of k6's remote-write output, and how much earlier than the window a profile ends.
+OUTPUT_PACKAGE: Final = "/output/prometheusrw/"
+PROFILE_SHORTER_S: Final = 1.0
+PROFILE_PATIENCE_S: Final = 5.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,7 +57,10 @@ NOTHING: Final = Watching("nothing")
 
 @dataclass(frozen=True)
 class Arm:
-    """One stretch of load and what it cost. CPU in seconds within ``span_s``, by part."""
+    """One stretch of load and what it cost. CPU in seconds within ``span_s``, by part.
+
+    ``k6_profile`` tells of k6's CPU samples in that time how many were in its remote-write output.
+    """
 
     watching: str
     offered_per_s: float
@@ -60,6 +69,7 @@ class Arm:
     p50_s: float
     p95_s: float
     cpu_s: dict[str, float]
+    k6_profile: Share
 
     def share(self, part: str) -> float:
         """Return the CPU of ``part`` as a share of one core."""
@@ -108,6 +118,7 @@ class Bed:
         _, schedule = self._inspect(env)
         edges: dict[str, _Edge] = {}
         children: list[int] = []
+        profile = _Profile(window_s - PROFILE_SHORTER_S)
 
         def on_start(pid: int) -> None:
             children.append(pid)
@@ -117,11 +128,13 @@ class Bed:
         def on_phase(name: str, _: float | None) -> None:
             if name in {"window", "drain"}:
                 edges[name] = self._edge(children[-1], first=name == "window")
+            if name == "window":
+                profile.start(children[-1])
 
         folder = self._folder / f"{self._arms:03d}"
         folder.mkdir()
         execution = load.Execution(
-            k6_command=self._endpoints.k6_command,
+            k6_command=(*self._endpoints.k6_command, "--profiling-enabled"),
             script=SCRIPT,
             env=env,
             base_url=self._endpoints.base_url,
@@ -145,6 +158,7 @@ class Bed:
             p50_s=figures["med"] / 1000,
             p95_s=figures["p(95)"] / 1000,
             cpu_s={part: last.cpu_s[part] - first.cpu_s[part] for part in first.cpu_s},
+            k6_profile=profile.result(),
         )
 
     def _inspect(self, env: dict[str, str]) -> tuple[Scenario, Schedule]:
@@ -229,6 +243,40 @@ class Bed:
         """Return the seconds that Redis has spent on INFO."""
         with redis.Redis.from_url(self._endpoints.own_access.redis_url) as client:
             return float(client.info("commandstats").get("cmdstat_info", {"usec": 0})["usec"]) / 1e6
+
+
+class _Profile:
+    """Has k6 profile itself for ``seconds``, in a thread. It costs the same in every arm."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._content = b""
+        self._thread: threading.Thread | None = None
+
+    def start(self, k6: int) -> None:
+        """Begin with the k6 of this process id."""
+        words = Path(f"/proc/{k6}/cmdline").read_text().split("\0")
+        address = words[words.index("--address") + 1]
+        self._thread = threading.Thread(target=self._fetch, args=(address,), daemon=True)
+        self._thread.start()
+
+    def _fetch(self, address: str) -> None:
+        with contextlib.suppress(httpx.HTTPError):  # k6 has ended: the load tells why
+            answer = httpx.get(
+                f"http://{address}/debug/pprof/profile",
+                params={"seconds": f"{self._seconds:.0f}"},
+                timeout=self._seconds + PROFILE_PATIENCE_S,
+            )
+            self._content = answer.raise_for_status().content
+
+    def result(self) -> Share:
+        """Return the shares of the profile. Raises EnvironmentFailure where there is none."""
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            return share_below(self._content, OUTPUT_PACKAGE)
+        except (ValueError, OSError, EOFError) as error:
+            raise EnvironmentFailure(f"k6 gave no profile of itself: {error}") from error
 
 
 @dataclass(frozen=True)

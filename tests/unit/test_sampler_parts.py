@@ -210,6 +210,32 @@ def test_what_a_server_refuses_is_not_sent_again(receiver: str) -> None:
     outbox.close()
 
 
+def test_what_is_refused_in_one_piece_goes_apart_so_that_only_the_refused_part_is_lost(receiver: str) -> None:
+    outbox = Outbox(receiver)
+    _Receiver.statuses += [400, 400, 204, 204]
+    for name in ("tb_known_already", "tb_new", "tb_newer"):
+        outbox.put([(name, (), 1.0)])
+    with pytest.raises(Rejected, match="1 of 3 batches"):
+        outbox.push()
+    outbox.push()
+    assert len(_Receiver.sizes) == 4
+    outbox.close()
+
+
+def test_what_could_not_go_apart_waits_in_order(receiver: str) -> None:
+    outbox = Outbox(receiver)
+    _Receiver.statuses += [400, 204, 503, 204]
+    for number in range(4):
+        outbox.put([("tb_" + "x" * 40 * number, (), 1.0)])
+    with pytest.raises(ConnectionError):
+        outbox.push()
+    outbox.push()
+    assert [len(batch[0][0]) for _, batch in outbox._waiting] == []
+    whole, first, failed, rest = _Receiver.sizes
+    assert first < failed < rest < whole  # the one that failed and the last went together
+    outbox.close()
+
+
 def test_what_waits_is_bounded(receiver: str) -> None:
     outbox = Outbox(receiver)
     for _ in range(481):
