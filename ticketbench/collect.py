@@ -15,7 +15,7 @@ from ticketbench.collecting.prometheus import Answer, Prometheus, quoted
 from ticketbench.collecting.series import Frame, add_app, add_counters, add_sampler
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.mapping import SeriesSource
-from ticketbench.storing.histograms import HistogramRow
+from ticketbench.storing.histograms import HistogramRow, Histograms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ class Collected:
     """
 
     series: "pd.DataFrame"
-    histograms: tuple[HistogramRow, ...]
+    histograms: Histograms
     missing: tuple[str, ...]
     own: tuple[str, ...] = ()
 
@@ -84,20 +84,23 @@ def collect(
     step_s: float = 1.0,
     external: bool = False,
     source: SeriesSource | None = None,
+    most_values: int | None = None,
 ) -> Collected:
     """Collect the trial whose k6 ran from ``start_s`` to ``end_s`` (Unix seconds) and tagged all with ``trial_id``.
 
     Waits, for some seconds at most, until app and sampler have samples from after the end. Raises EnvironmentFailure
     where Prometheus does not answer; data that is not there is no error but stands in ``missing``. With ``external``
     the system is somebody else's: no app is waited for, and ``source``, where there is one, holds its own series. Rows
-    go on to the first sample after the end that it has.
+    go on to the first sample after the end that it has. ``most_values`` bounds one answer of Prometheus: memory does
+    not depend on the trial's length but for the result itself.
     """
     first_s = math.floor(start_s) - _MARGIN_S
     last_s = math.ceil(end_s) + _MARGIN_S
     theirs = await_own(source, start_s, end_s) if source is not None else OwnSeries()
     if math.isfinite(theirs.last_s):
         last_s = max(last_s, math.ceil(theirs.last_s))
-    with Prometheus(prometheus_url) as prometheus:
+    bound = {} if most_values is None else {"most_values": most_values}
+    with Prometheus(prometheus_url, **bound) as prometheus:
         silent = _await_samples(prometheus, last_s, end_s, ("sampler",) if external else ("app", "sampler"))
         shift_s = _shift(prometheus, trial_id, start_s, end_s)
         rows = math.floor((last_s - first_s) / step_s) + 1
@@ -106,11 +109,15 @@ def collect(
         of_trial = f"trial={quoted(trial_id)}"
 
         last_row_s = span[1]
-        counters = prometheus.samples(f"{{{_any(_COUNTERS)},{of_trial}}}", first_s, last_row_s)
-        native = prometheus.samples(f"k6_http_req_duration_seconds{{{of_trial}}}", first_s, last_row_s)
+        counters = prometheus.samples(f"{{{_any(_COUNTERS)},{of_trial}}}", first_s, last_row_s, step_s)
         routes = routes_of(_requests_by_name(counters), base_url)
-        histograms = _histograms(frame, native, routes)
-        _add_k6(frame, counters, native, routes)
+        native = _Native(frame, routes)
+        for answers in prometheus.sample_slices(
+            f"k6_http_req_duration_seconds{{{of_trial}}}", first_s, last_row_s, step_s
+        ):
+            native.add(answers)
+        histograms = native.histograms()
+        _add_k6(frame, counters, native.sums(), routes)
         add_counters(
             frame,
             (
@@ -118,7 +125,7 @@ def collect(
                 for answer in prometheus.range(_trend_sums(of_trial), *span)
             ),
         )
-        for answer in prometheus.samples(f"{{{_any(_GAUGES)},{of_trial}}}", first_s, last_row_s):
+        for answer in prometheus.samples(f"{{{_any(_GAUGES)},{of_trial}}}", first_s, last_row_s, step_s):
             frame.add(_GAUGES[answer["metric"]["__name__"]], frame.samples(_numbers(answer)))
         add_app(
             frame,
@@ -241,7 +248,9 @@ def _request_labels(metric: Mapping[str, str], routes: Mapping[str, str]) -> dic
     }
 
 
-def _add_k6(frame: Frame, counters: Iterable[Answer], native: Iterable[Answer], routes: Mapping[str, str]) -> None:
+def _add_k6(
+    frame: Frame, counters: Iterable[Answer], sums: Iterable[Iterable[tuple[float, float]]], routes: Mapping[str, str]
+) -> None:
     def name(metric: Mapping[str, str]) -> str:
         of = _COUNTERS[metric["__name__"]]
         labels = _request_labels(metric, routes) if of == "k6.requests" else {"scenario": metric.get("scenario", "")}
@@ -251,39 +260,56 @@ def _add_k6(frame: Frame, counters: Iterable[Answer], native: Iterable[Answer], 
         frame,
         ((name(answer["metric"]), frame.samples(_numbers(answer))) for answer in counters),
     )
-    add_counters(
-        frame,
-        (
-            ("k6.duration_s", frame.samples((float(t), float(raw["sum"])) for t, raw in answer["histograms"]))
-            for answer in native
-            if "histograms" in answer
-        ),
-    )
+    add_counters(frame, (("k6.duration_s", frame.samples(of)) for of in sums))
 
 
-def _histograms(frame: Frame, answers: Iterable[Answer], routes: Mapping[str, str]) -> tuple[HistogramRow, ...]:
-    """Return the increments of each second. Label sets that differ in nothing that is kept are summed."""
-    found: dict[tuple[int, tuple[tuple[str, str], ...]], Histogram] = {}
-    for answer in answers:
-        labels = tuple(_request_labels(answer["metric"], routes).items())
-        earlier = Histogram()
-        for t, raw in answer.get("histograms", ()):
-            try:
-                now = Histogram.parse(raw)
-            except (KeyError, ValueError, TypeError) as error:
-                raise EnvironmentFailure(
-                    f"Prometheus answered with a histogram that cannot be read: {error}"
-                ) from error
-            increment = now.since(earlier)
-            earlier = now
-            if increment.count > 0:
-                key = (frame.row_after(float(t)), labels)
-                found[key] = found[key].plus(increment) if key in found else increment
-    return tuple(
-        _histogram_row(frame.time(row), dict(labels), histogram) for (row, labels), histogram in sorted(
-            found.items(), key=lambda item: item[0]
+class _Native:
+    """k6's native histograms, taken in slice by slice: what they grew by in each second, and their sums."""
+
+    def __init__(self, frame: Frame, routes: Mapping[str, str]) -> None:
+        self._frame = frame
+        self._routes = routes
+        self._before: dict[tuple[tuple[str, str], ...], Histogram] = {}  # of each series, where the last slice ended
+        self._sums: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = {}
+        self._parts: list[Histograms] = []
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Take in a slice, whole seconds. Raises EnvironmentFailure for what is no histogram."""
+        found: dict[tuple[int, tuple[tuple[str, str], ...]], Histogram] = {}
+        for answer in answers:
+            labels = tuple(_request_labels(answer["metric"], self._routes).items())
+            series = tuple(sorted(answer["metric"].items()))
+            sums = self._sums.setdefault(series, [])
+            for t, now in _parsed(answer):
+                sums.append((t, now.sum_s))
+                increment = now.since(self._before.get(series, Histogram()))
+                self._before[series] = now
+                if increment.count > 0:
+                    # Label sets that differ in nothing that is kept are summed.
+                    key = (self._frame.row_after(t), labels)
+                    found[key] = found[key].plus(increment) if key in found else increment
+        self._parts.append(
+            Histograms.of(
+                _histogram_row(self._frame.time(row), dict(labels), histogram)
+                for (row, labels), histogram in sorted(found.items(), key=lambda item: item[0])
+            )
         )
-    )  # fmt: skip
+
+    def histograms(self) -> Histograms:
+        """Return the increments in order of time."""
+        return Histograms.joined(self._parts)
+
+    def sums(self) -> Iterable[Iterable[tuple[float, float]]]:
+        """Return each series' (time, seconds of all its requests)."""
+        return self._sums.values()
+
+
+def _parsed(answer: Answer) -> Iterable[tuple[float, Histogram]]:
+    for t, raw in answer.get("histograms", ()):
+        try:
+            yield float(t), Histogram.parse(raw)
+        except (KeyError, ValueError, TypeError) as error:
+            raise EnvironmentFailure(f"Prometheus answered with a histogram that cannot be read: {error}") from error
 
 
 def _histogram_row(t: float, labels: Mapping[str, str], histogram: Histogram) -> HistogramRow:
@@ -301,11 +327,9 @@ def _histogram_row(t: float, labels: Mapping[str, str], histogram: Histogram) ->
     )
 
 
-def _missing(
-    frame: Frame, histograms: tuple[HistogramRow, ...], ran_s: float, expected: Sequence[str]
-) -> tuple[str, ...]:
+def _missing(frame: Frame, histograms: Histograms, ran_s: float, expected: Sequence[str]) -> tuple[str, ...]:
     present = set(frame.columns) | {name.partition("{")[0] for name in frame.columns}
     if ran_s < _FIRST_GAUGES_S:
         present |= set(_GAUGES.values())
     missing = [name for name in expected if name not in present]
-    return (*missing, *(() if histograms else ("histograms",)))
+    return (*missing, *(() if len(histograms) else ("histograms",)))

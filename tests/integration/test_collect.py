@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 
+from ticketbench import collect as collecting
 from ticketbench.binaries import Binaries
 from ticketbench.collect import EXPECTED, Collected, collect, wait_idle
 from ticketbench.collecting.prometheus import Prometheus
@@ -130,6 +132,22 @@ def test_every_request_is_in_exactly_one_histogram_row(collected: Collected, k6_
     assert len({row.t for row in rows}) >= 5  # seconds, not one lump
 
 
+@pytest.mark.parametrize("most_values", [1, 300])
+def test_slices_of_any_size_give_the_same(
+    collected: Collected,
+    k6_run: _Run,
+    prometheus_url: str,
+    sale: str,
+    monkeypatch: pytest.MonkeyPatch,
+    most_values: int,
+) -> None:
+    monkeypatch.setattr(collecting, "_FRESH_S", 0.1)  # all is there already
+    found = collect(prometheus_url, TRIAL, sale, k6_run.start_s, k6_run.end_s, most_values=most_values)
+    pd.testing.assert_frame_equal(found.series, collected.series)
+    assert tuple(found.histograms) == tuple(collected.histograms)
+    assert found.missing == collected.missing
+
+
 def test_rows_tell_routes_statuses_and_scenarios_apart(collected: Collected, k6_run: _Run) -> None:
     counts: Counter[tuple[str, str, str, str, bool]] = Counter()
     for row in collected.histograms:
@@ -199,7 +217,7 @@ def test_what_has_no_data_is_named(collected: Collected) -> None:
 def test_a_trial_that_nobody_knows_misses_everything(prometheus_url: str) -> None:
     now_s = time.time()
     found = collect(prometheus_url, "no such trial", "http://127.0.0.1:1", now_s - 60, now_s - 50)
-    assert found.histograms == ()
+    assert len(found.histograms) == 0
     assert {"histograms", *(name for name in EXPECTED if name.startswith("k6."))} <= set(found.missing)
 
 

@@ -7,10 +7,12 @@ every evaluation; ``last_over_time`` would find it but drops native histograms i
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
+import numpy as np
 import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
@@ -20,17 +22,28 @@ from ticketbench.errors import EnvironmentFailure
 
 # Prometheus refuses more than 11 000 points a series in one answer.
 _MOST_POINTS: Final = 10_000
+# In one answer, by default: a megabyte or two of JSON. A hundred and fifty series of an hour would be sixteen, k6's
+# histograms of an hour more than a hundred, all of it in memory at once, here and there.
+_MOST_VALUES: Final = 40_000
+_FIRST_STEPS: Final = 16
+_GROWTH: Final = 8  # of a slice from one answer to the next: series may come into being meanwhile
+_SAME_INSTANT_S: Final = 0.0005  # Prometheus counts milliseconds
 _TIMEOUT_S: Final = 20
 # A refused connection is tried once more, not for the client's default of 6 s.
 _RETRY: Final = Retry(total=1, backoff_factor=0.2, status_forcelist=[502, 503, 504])
 
-Answer = dict[str, Any]  # {"metric": labels, "values": [[t, "x"], ...], "histograms": [[t, {...}], ...]}
+# {"metric": labels, "values": [(t, x), ...], "histograms": [[t, {...}], ...]}; times and values are numbers or texts.
+Answer = dict[str, Any]
 
 
 class Prometheus:
-    """A connection to one server. Every method raises EnvironmentFailure where it does not answer."""
+    """A connection to one server. Every method raises EnvironmentFailure where it does not answer.
 
-    def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+    ``most_values`` bounds one answer: longer ranges are asked for in slices.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S, most_values: int = _MOST_VALUES) -> None:
+        self._most_values = most_values
         self.url = url.rstrip("/")
         session = requests.Session()
         session.trust_env = False  # a proxy of the environment is not the way to a server of our own
@@ -44,20 +57,49 @@ class Prometheus:
 
     def range(self, query: str, start_s: float, end_s: float, step_s: float) -> list[Answer]:
         """Evaluate ``query`` from ``start_s`` to ``end_s`` (Unix seconds, inclusive), each ``step_s``."""
-        pieces: dict[tuple[tuple[str, str], ...], Answer] = {}
         points = math.floor((end_s - start_s) / step_s + 1e-6) + 1
-        for first in range(0, points, _MOST_POINTS):
-            last = min(first + _MOST_POINTS, points) - 1
-            for answer in self._ask(query, start_s + first * step_s, start_s + last * step_s, step_s):
-                known = pieces.setdefault(_labels(answer["metric"]), {"metric": answer["metric"]})
-                for kind in ("values", "histograms"):
-                    if kind in answer:
-                        known.setdefault(kind, []).extend(answer[kind])
-        return list(pieces.values())
 
-    def samples(self, selector: str, start_s: float, end_s: float) -> list[Answer]:
+        def ask(first: int, count: int) -> Sequence[Answer]:
+            return self._ask(query, start_s + first * step_s, start_s + (first + count - 1) * step_s, step_s)
+
+        return _joined(self._sliced(points, ask))
+
+    def samples(self, selector: str, start_s: float, end_s: float, step_s: float = 1.0) -> list[Answer]:
         """Return every sample of the series of ``selector`` in (``start_s``, ``end_s``], at the time it was taken."""
-        span_ms = round((end_s - start_s) * 1000)
+        return _joined(self.sample_slices(selector, start_s, end_s, step_s))
+
+    def sample_slices(
+        self, selector: str, start_s: float, end_s: float, step_s: float = 1.0
+    ) -> Iterator[Sequence[Answer]]:
+        """Yield the samples of :meth:`samples` slice by slice, in order of time; histograms as Prometheus writes them.
+
+        Slices end a whole number of ``step_s`` before ``end_s``, so what belongs to one step comes in one slice.
+        """
+        steps = max(1, math.ceil((end_s - start_s) / step_s - 1e-6))
+
+        def ask(first: int, count: int) -> Sequence[Answer]:
+            low_s = max(start_s, end_s - (steps - first) * step_s)
+            high_s = end_s - (steps - first - count) * step_s
+            return [_after(answer, low_s) for answer in self._ask_samples(selector, low_s, high_s)]
+
+        yield from self._sliced(steps, ask)
+
+    def _sliced(self, steps: int, ask: Callable[[int, int], Sequence[Answer]]) -> Iterator[Sequence[Answer]]:
+        """Yield what ``ask`` (first step, how many) returns for all steps, as many at once as an answer may hold.
+
+        How much a step weighs is seen from the answer before, so the first one asks for little.
+        """
+        first, count = 0, min(_FIRST_STEPS, self._most_values)
+        while first < steps:
+            count = min(count, steps - first)
+            answers = ask(first, count)
+            yield answers
+            first += count
+            per_step = max(1.0, sum(map(_weight, answers)) / count)
+            count = max(1, min(_MOST_POINTS, count * _GROWTH, int(self._most_values / per_step)))
+
+    def _ask_samples(self, selector: str, start_s: float, end_s: float) -> list[Answer]:
+        span_ms = max(1, round((end_s - start_s) * 1000))
         try:
             answers: list[Answer] = self._client.custom_query(
                 f"{selector}[{span_ms}ms]", params={"time": f"{end_s:.3f}"}
@@ -102,6 +144,38 @@ class Prometheus:
             f"Prometheus at {self.url} did not answer: {text[:300]}",
             "is it still running? its log is among the run's logs",
         )
+
+
+def _weight(answer: Answer) -> int:
+    """Return how many values an answer holds, the bounds and counts of its histograms included."""
+    inside = sum(2 + 3 * len(raw.get("buckets") or ()) for _, raw in answer.get("histograms", ()))
+    return len(answer.get("values", ())) + inside
+
+
+def _after(answer: Answer, start_s: float) -> Answer:
+    """Return a series without what lies at its start itself: Prometheus 2 has it in the range, Prometheus 3 has not."""
+    kept: Answer = {"metric": answer["metric"]}
+    for kind in ("values", "histograms"):
+        if inside := [item for item in answer.get(kind, ()) if float(item[0]) > start_s + _SAME_INSTANT_S]:
+            kept[kind] = inside
+    return kept
+
+
+def _joined(slices: Iterable[Sequence[Answer]]) -> list[Answer]:
+    """Return the series of all slices, each with its values as an array (time, value): 16 bytes for each."""
+    metrics: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    values: dict[tuple[tuple[str, str], ...], array[float]] = {}
+    for answers in slices:
+        for answer in answers:
+            if "values" in answer:
+                labels = _labels(answer["metric"])
+                metrics.setdefault(labels, answer["metric"])
+                flat = values.setdefault(labels, array("d"))
+                flat.extend(float(number) for pair in answer["values"] for number in pair)
+    return [
+        {"metric": metric, "values": np.frombuffer(values[labels], dtype=np.float64).reshape(-1, 2)}
+        for labels, metric in metrics.items()
+    ]
 
 
 def _labels(metric: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

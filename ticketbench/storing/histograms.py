@@ -114,6 +114,16 @@ class Histograms:
         )
         return builder.built()
 
+    @classmethod
+    def joined(cls, parts: Iterable["Histograms"]) -> "Histograms":
+        """Return the rows of several, one after the other."""
+        builder = _Builder()
+        for part in parts:
+            buckets = np.column_stack([part.bounds[part.bucket], part.inside]).reshape(-1, 3)
+            labels = [part.answers[at] for at in part.answer.tolist()]
+            builder.add(labels, part.t, part.count, part.sum_s, part.lengths, buckets)
+        return builder.built()
+
     def only(self, rows: Mask) -> "Histograms":
         """Return the rows that ``rows`` (one truth each) keeps."""
         buckets = np.repeat(rows, self.lengths)
