@@ -166,6 +166,16 @@ def run_command(
     )
 
 
+@app.command("init")
+def init_command(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Gets the files [loadtest].")] = Path("loadtest"),
+) -> None:
+    """Write a starter scenario and plan for a system of your own."""
+    from ticketbench.cli.init import init
+
+    raise typer.Exit(init(folder))
+
+
 @scenarios_app.command("list")
 def scenarios_list(as_json: JsonOption = False) -> None:
     """List the bundled scenarios with the question each one asks."""

@@ -31,9 +31,15 @@ def method(data: ReportInput) -> tuple[tuple[str, str], ...]:
             "Valid, lower bound, invalid",
             "if the measurement can be believed. A lower bound limits the truth from one side; the reason says which.",
         ),
-        ("Integrity", "the ledger in the database, read after the load had stopped, against what buyers were told."),
+        ("Integrity", _integrity(data)),
         ("Effect", "candidate / reference. An interval needs repeated trials: with one trial each there is none."),
     )
+
+
+def _integrity(data: ReportInput) -> str:
+    if data.run.plan.external is not None:
+        return "not audited: the ledger of somebody else's system cannot be read. Its own series and SLOs may tell."
+    return "the ledger in the database, read after the load had stopped, against what buyers were told."
 
 
 def files(data: ReportInput) -> tuple[tuple[str, str], ...]:
@@ -78,6 +84,22 @@ def _levels(data: ReportInput) -> Table:
     return Table("Every factor's level in every variant", columns, rows, empty="no factor had a level")
 
 
+def _target(data: ReportInput) -> list[tuple[str, str]]:
+    """Return what identifies the system under test: our target's code, or where somebody else's is."""
+    system = data.run.plan.external
+    if system is None:
+        return [("Target, sha256", data.run.environment.target_sha256[:_SHA_SHOWN])]
+    mapping = f"{system.mapping}, sha256 {system.mapping_sha256[:_SHA_SHOWN]}" if system.mapping else "none was read"
+    return [
+        (
+            "System",
+            f"{system.scheme}, {system.where}, port {system.port}, path {system.path or '/'}; host not recorded",
+        ),
+        ("Headers sent", ", ".join(system.headers) or "none of the user's"),
+        ("Its own Prometheus", f"{system.prometheus}, mapping {mapping}" if system.prometheus else "none was read"),
+    ]
+
+
 def about_tables(data: ReportInput) -> tuple[Table, ...]:
     """Return the machine, the programs with version and checksum, the settings, and every factor's level."""
     env, plan = data.run.environment, data.run.plan
@@ -90,7 +112,7 @@ def about_tables(data: ReportInput) -> tuple[Table, ...]:
         ("Open files allowed", f"{env.nofile_limit:,}" if env.nofile_limit else ""),
         ("Python", env.python),
         ("ticketbench", env.ticketbench),
-        ("Target, sha256", env.target_sha256[:_SHA_SHOWN]),
+        *_target(data),
         ("Scenario script", f"{plan.scenario.script}, sha256 {plan.scenario.sha256[:_SHA_SHOWN]}"),
         ("Stack", plan.stack),
         ("Seed", str(plan.seed)),

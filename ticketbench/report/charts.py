@@ -197,7 +197,8 @@ def _frame(axes: "Axes", drawing: Drawing) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         nothing = _EMPTY_RATIO if drawing.unit == "ratio" else 1.0
-        axes.set_ylim(0, 1.04 if drawing.unit == "share" else high * 1.08 or nothing)
+        # of a stock that is sold twice more than all is used: it must not leave the drawing
+        axes.set_ylim(0, max(1.04, high * 1.04) if drawing.unit == "share" else high * 1.08 or nothing)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(_tick(drawing.unit)))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 6, 10]))

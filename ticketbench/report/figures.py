@@ -244,13 +244,19 @@ def _saturation(data: ReportInput, build: _Builder, marks: tuple[float, ...]) ->
             order[name] = min(place, order.get(name, place))
     drawable = [name for name in order if any(name in t.utilisation for t in build.main)]
     busiest = sorted(drawable, key=lambda name: (order[name], name))[:MAX_UTILISATIONS]
+    signals = data.run.plan.external.signals if data.run.plan.external is not None else ()
+    own = {name for name in busiest if any(signal.column == f"resource.used{{resource={name}}}" for signal in signals)}
     figures = [
         build.figure(
             f"util{n}",
             f"Saturation, {wording.resource(name)} utilisation",
             "share",
             _utilisation_of(name),
-            reads="Busy fraction of each second: near 100 % whatever comes next has to wait.",
+            reads=(
+                "Busy fraction of each second: near 100 % whatever comes next has to wait."
+                if name not in own
+                else "Used share of its capacity, by the system's own series; above 100 % more is used than there is."
+            ),
             why="no series of this resource",
             marks=marks,
         )

@@ -7,9 +7,11 @@ from itertools import groupby
 from typing import Final
 
 from ticketbench.conclusions import Integrity, VariantAnalysis
+from ticketbench.model import Plan
 from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, files, method
 from ticketbench.report.input import ReportInput
+from ticketbench.report.own_tables import own_tables
 from ticketbench.report.table import Cell, Column, Row, Table, Tone
 
 _OUTCOMES: Final[dict[str, tuple[str, str, Tone]]] = {
@@ -240,6 +242,8 @@ def _differed(data: ReportInput) -> tuple[Table, str]:
     )
     held = ", ".join(f"{name}={level}" for name, level in plan.fixed.items())
     table = Table("What differed between the variants", columns, rows, empty="nothing was varied")
+    if plan.external is not None and not held:
+        return table, "The system was measured as it stands."
     return table, f"Set by hand for all: {held}." if held else "All other factors had the scenario's own levels."
 
 
@@ -250,6 +254,15 @@ def _created(text: str) -> str:
     except ValueError:
         return text
     return f"{at:%Y-%m-%d %H:%M:%S}{' UTC' if at.utcoffset() == timedelta() else f' {at:%z}'}".rstrip()
+
+
+def _where(plan: Plan) -> str:
+    """Return what was measured, and where; no host's name is known."""
+    system = plan.external
+    if system is None:
+        return f"{plan.stack} stack"
+    where = "this machine" if system.where == "loopback" else "another machine"
+    return f"an external system on {where} ({system.scheme}, port {system.port}{system.path})"
 
 
 def _facts(data: ReportInput) -> tuple[str, ...]:
@@ -267,7 +280,8 @@ def _facts(data: ReportInput) -> tuple[str, ...]:
             f"{plan.scenario.shape} scenario {plan.scenario.name}",
             f"{wording.plural(len(plan.variants), 'variant')}, {wording.plural(len(data.analysis.trials), 'trial')}",
             length,
-            f"{plan.stack} stack, {wording.plural(machine.cores, 'core')}, {wording.size_bytes(machine.memory_bytes)}",
+            _where(plan),
+            f"{wording.plural(machine.cores, 'core')}, {wording.size_bytes(machine.memory_bytes)}",
         )
         if fact
     )
@@ -293,13 +307,15 @@ def _drawn_note(data: ReportInput, drawings: Sequence[charts.Drawing]) -> str:
 def _sections(data: ReportInput) -> tuple[Section, ...]:
     several = len(data.analysis.variants) > 1
     against = (Section("effects", "Every variant against the reference", (tables.effects_table(data),)),)
+    audited = (Section("integrity", "Ledger audit", (tables.integrity_table(data),)),)
     return (
         *(against if several else ()),
         Section("slos", "Service level objectives", (tables.slo_table(data),)),
         Section("errors", "Errors by kind", (tables.errors_table(data),)),
         Section("routes", "Routes", (tables.routes_table(data),)),
+        *((Section("own", "The system's own series", own),) if (own := own_tables(data)) else ()),
         Section("trials", "Trials and their spread", (tables.spread_table(data), tables.trials_table(data))),
-        Section("integrity", "Ledger audit", (tables.integrity_table(data),)),
+        *(audited if data.run.plan.external is None else ()),
         Section("cost", "Cost of one request", (tables.cost_table(data),)),
         Section("environment", "Environment and versions", about_tables(data)),
     )
