@@ -21,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 DATABASE_URL = os.environ.get("DATABASE_URL", "sqlite:///shop.db")
 API_KEY = os.environ.get("API_KEY", "")
 CAPACITY = int(os.environ.get("CAPACITY", "50"))
+PAYMENT_S = float(os.environ.get("PAYMENT_S", "0.03"))
 PASSWORD_ROUNDS = int(os.environ.get("PASSWORD_ROUNDS", "400000"))
 
 waits = {"check_same_thread": False, "timeout": 20} if DATABASE_URL.startswith("sqlite") else {}
@@ -129,7 +130,7 @@ def buy(match_id: int, body: Purchase, db: Db) -> dict[str, int]:
     remaining = match.remaining
     if remaining <= 0:
         raise HTTPException(409, "sold out")
-    time.sleep(0.01)  # the payment
+    time.sleep(PAYMENT_S)
     match.remaining = remaining - 1
     ticket = Ticket(match_id=match_id, buyer=body.buyer)
     db.add(ticket)

@@ -25,6 +25,8 @@ def own_signals(trial: "TrialData", system: ExternalSystem | None) -> tuple[OwnS
 
 def _figures(series: Series, mapped: MappedSignal, window: Window) -> list[OwnSignal]:
     name, fixed = parse_column(mapped.column)
+    if "component" in fixed and series.has("run_delay_s", label(**fixed)):
+        return []  # the sampler saw that process, each second: it is not the system's own figure
     edges = np.array([window.start_s, window.end_s])
     found = []
     for labels in series.labels(name):

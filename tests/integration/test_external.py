@@ -1,0 +1,138 @@
+"""The external stack on real servers: a real Prometheus that scrapes the course project's kind of app, and its end."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.external_app.shop import Shop, running
+from ticketbench import collect
+from ticketbench.addresses import parse_address
+from ticketbench.binaries import Binaries
+from ticketbench.collecting.own import OwnSeries, add_own, await_own
+from ticketbench.collecting.series import Frame
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.mapping import SeriesSource, find_mapping, read_mapping
+from ticketbench.stack.external import System, ask
+from ticketbench.stack.launch import Launcher
+from ticketbench.stack.listener import listener
+from ticketbench.stack.servers import free_port
+
+pytestmark = pytest.mark.integration
+
+
+def source_of(shop: Shop, mapping: str = "prometheus-fastapi-instrumentator", selector: str = "") -> SeriesSource:
+    return SeriesSource(shop.prometheus.url, read_mapping(find_mapping("-", mapping)), selector, components_here=True)
+
+
+@pytest.fixture(scope="module")
+def shop(binaries: Binaries, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with running(tmp_path_factory.mktemp("shop"), binaries, launcher, PASSWORD_ROUNDS="20000") as started:
+        yield started
+
+
+def read(shop: Shop, source: SeriesSource, asks: int) -> tuple[Frame, tuple[str, ...], OwnSeries]:
+    """Send some requests between two times, as a load would, and read what the shop's own Prometheus has of them."""
+    start_s = time.time()
+    with httpx.Client(base_url=shop.url) as client:
+        for _ in range(asks):
+            client.get("/matches")
+            client.get("/matches/1/seats")
+        client.post("/login", json={"name": "alice", "password": "secret"})
+    end_s = time.time()
+    own = await_own(source, start_s, end_s)
+    first = int(start_s) - 2
+    frame = Frame(first, int(max(own.last_s, end_s)) + 2 - first, 1.0, 0.0)
+    return frame, add_own(frame, source, own, end_s), own
+
+
+def growth(frame: Frame, column: str) -> float:
+    """What a counter grew by; one that appears on the way began at zero."""
+    values = frame.pandas()[column].dropna()
+    return float(values.iloc[-1] - (values.iloc[0] if values.index[0] == frame.time(0) else 0.0))
+
+
+def test_the_bundled_mapping_reads_what_the_real_library_exports(shop: Shop) -> None:
+    frame, said, own = read(shop, source_of(shop, selector='job="app"'), asks=20)
+    columns = set(frame.columns)
+    assert {"cpu_s{component=app}", "memory_bytes{component=app}"} <= columns
+    assert growth(frame, "app.requests{method=GET,route=/matches,status=2xx}") == 20
+    assert growth(frame, "app.requests{method=GET,route=none,status=4xx}") == 20  # the library's word for no route
+    assert growth(frame, "app.duration_s{method=POST,route=/login}") > 0
+    assert not any("/metrics" in column for column in columns)
+    assert own.resolution_s == pytest.approx(1.0, abs=0.1)
+    # it counts requests in progress only where it is told to, and what is missing is never 0
+    assert said == ("app.inflight is missing: its query gave nothing in the trial's time",)
+    assert "app.inflight" not in columns
+
+
+def test_a_value_stands_only_where_it_was_sampled(shop: Shop) -> None:
+    source = source_of(shop)
+    frame, _, own = read(shop, source, asks=1)
+    rows = {row for row in range(frame.rows) if any(0 <= frame.time(row) - scrape < 1 for scrape in own.scrapes_s)}
+    kept = frame.pandas()["memory_bytes{component=app}"].dropna()
+    assert set(kept.index) <= {frame.time(row) for row in rows | {0}}
+    assert len(kept) >= 2
+
+
+def test_a_query_that_fails_is_named_and_the_others_are_asked(shop: Shop, tmp_path: Path) -> None:
+    mapping = tmp_path / "m.toml"
+    mapping.write_text(
+        "samples = 'http_request_duration_highr_seconds_count{$selector}'\n"
+        "[[signal]]\ncolumn = 'app.inflight'\nquery = 'sum('\n"
+        "[[signal]]\ncolumn = 'app.pool_max'\nquery = 'no_such_metric'\n"
+        "[[resource]]\nname = 'seats'\nused = 'sum(tickets_sold{match=\"1\"})'\ncapacity = 7\n"
+    )
+    frame, said, _ = read(shop, source_of(shop, str(mapping)), asks=1)
+    assert said[0].startswith("app.inflight is missing: the system's own Prometheus refused its query:")
+    assert said[1] == "app.pool_max is missing: its query gave nothing in the trial's time"
+    series = frame.pandas()
+    assert set(series["resource.used{resource=seats}"].dropna()) == {0.0}
+    assert set(series["resource.capacity{resource=seats}"].dropna()) == {7.0}
+
+
+def test_a_selector_that_finds_nothing_is_said(shop: Shop) -> None:
+    frame, said, _ = read(shop, source_of(shop, selector='job="another"'), asks=0)
+    assert len(said) == 1
+    assert "has no sample of what --prometheus-selector chooses" in said[0]
+    assert not list(frame.columns)
+
+
+def test_without_a_prometheus_the_rest_is_collected(shop: Shop, prometheus_url: str) -> None:
+    nobody = SeriesSource(f"http://127.0.0.1:{free_port()}", source_of(shop).mapping, "", components_here=True)
+    collected = collect.collect(
+        prometheus_url, "none", shop.url, time.time() - 3, time.time(), external=True, source=nobody
+    )
+    (said,) = collected.own
+    assert "did not answer, so its series are missing: the connection was refused" in said
+    assert "127.0.0.1" not in said
+    assert "k6.requests" in collected.missing
+    assert "app.up" not in collected.missing
+
+
+def test_the_process_behind_a_port_is_found(shop: Shop) -> None:
+    assert listener(int(shop.url.rpartition(":")[2])) == shop.pid
+    assert listener(free_port()) is None
+
+
+def test_the_clock_of_the_other_side_is_compared_and_its_offset_taken_out(shop: Shop) -> None:
+    start_s = time.time()
+    own = await_own(source_of(shop), start_s, start_s)
+    assert abs(own.offset_s) < 1
+    ahead = OwnSeries(tuple(at_s + 40 for at_s in own.scrapes_s), 40.0)
+    assert ahead.last_s == pytest.approx(own.last_s, abs=1)
+    frame = Frame(int(start_s) - 2, 4, 1.0, 0.0)
+    assert "is 40.0 s ahead of this machine's" in add_own(frame, source_of(shop), ahead, start_s)[0]
+
+
+def test_the_preflight_is_one_request_with_the_headers(shop: Shop) -> None:
+    target = parse_address("--target", shop.url, [])
+    assert target is not None
+    assert ask(System(target, {"X-Api-Key": "k"}), "/matches") == 200
+    assert ask(System(target), "/no-such-path") == 404  # any answer will do
+    gone = parse_address("--target", f"http://127.0.0.1:{free_port()}", [])
+    assert gone is not None
+    with pytest.raises(EnvironmentFailure, match=r"does not answer: .*refused"):
+        ask(System(gone), "")
