@@ -20,8 +20,10 @@ from ticketbench.storing.histograms import HistogramRow, Histograms
 if TYPE_CHECKING:
     import pandas as pd
 
-# Rows before k6's start and after its end: the state before the load, and the last answers.
-_MARGIN_S: Final = 2
+# Rows before k6's start: the state before the load. After its end: what the last scrape and push told, which come
+# within a second of it.
+_BEFORE_S: Final = 2
+_AFTER_S: Final = 1
 # The last scrape and push come within a second of the end; the rest is for a machine that is still busy.
 _FRESH_S: Final = 6.0
 _POLL_S: Final = 0.1
@@ -61,8 +63,8 @@ EXPECTED_OF_EXTERNAL: Final = (
 class Collected:
     """What Prometheus held of a trial.
 
-    ``series`` has one row a second (index ``t``, Unix seconds) from two seconds before k6's start to two seconds after
-    its end. A row holds what was known up to a fixed fraction of a second after ``t``, chosen so that the samples of
+    ``series`` has one row a second (index ``t``, Unix seconds) from two seconds before k6's start to a second after its
+    end. A row holds what was known up to a fixed fraction of a second after ``t``, chosen so that the samples of
     all sources lie clear of it. ``histograms`` are increments, in order of time. ``missing`` names what should be there
     and is not: columns, ``histograms``, or ``app after the end`` for a source that fell silent before k6 ended. ``own``
     are sentences on the series of the system's own Prometheus: those that are missing, and how coarse they are.
@@ -94,14 +96,14 @@ def collect(
     go on to the first sample after the end that it has. ``most_values`` bounds one answer of Prometheus: memory does
     not depend on the trial's length but for the result itself.
     """
-    first_s = math.floor(start_s) - _MARGIN_S
-    last_s = math.ceil(end_s) + _MARGIN_S
+    first_s = math.floor(start_s) - _BEFORE_S
+    last_s = math.ceil(end_s) + _AFTER_S
     theirs = await_own(source, start_s, end_s) if source is not None else OwnSeries()
     if math.isfinite(theirs.last_s):
         last_s = max(last_s, math.ceil(theirs.last_s))
     bound = {} if most_values is None else {"most_values": most_values}
     with Prometheus(prometheus_url, **bound) as prometheus:
-        silent = _await_samples(prometheus, last_s, end_s, ("sampler",) if external else ("app", "sampler"))
+        silent = _await_samples(prometheus, end_s, ("sampler",) if external else ("app", "sampler"))
         shift_s = _shift(prometheus, trial_id, start_s, end_s)
         rows = math.floor((last_s - first_s) / step_s) + 1
         frame = Frame(first_s, rows, step_s, shift_s)
@@ -146,32 +148,13 @@ def collect(
     return Collected(frame.pandas(), histograms, missing, said)
 
 
-def wait_idle(prometheus_url: str, *, deadline_s: float = 10.0) -> bool:
-    """Wait until the app serves no request any more, by a scrape that is younger than this call.
-
-    Returns False where it still does after ``deadline_s``, or where nothing tells. Raises EnvironmentFailure where
-    Prometheus does not answer.
-    """
-    asked_s = time.time()
-    deadline = time.monotonic() + deadline_s
-    with Prometheus(prometheus_url) as prometheus:
-        while time.monotonic() < deadline:
-            oldest = prometheus.latest(f"min(timestamp({_APP_ALIVE}))")
-            if oldest and oldest[0][1] > asked_s:
-                now = prometheus.latest(f"sum({_APP_ALIVE})")
-                if now and now[0][1] == 0:
-                    return True
-            time.sleep(_POLL_S)
-    return False
-
-
 # --- when to look -----------------------------------------------------------------------------------------------------
 
 
-def _await_samples(prometheus: Prometheus, wanted_s: float, end_s: float, sources: Sequence[str]) -> tuple[str, ...]:
-    """Wait for samples of ``sources`` up to the last row; return what has none even from after k6's end."""
+def _await_samples(prometheus: Prometheus, end_s: float, sources: Sequence[str]) -> tuple[str, ...]:
+    """Wait until each of ``sources``, every worker too, has samples from after k6's end; return what still has none."""
     query = " or ".join(
-        f'label_replace(max(timestamp({metric})), "source", "{source}", "", "")'
+        f'label_replace(min(timestamp({metric})), "source", "{source}", "", "")'
         for source, metric in (
             ("app", _APP_ALIVE),
             ("sampler", _SAMPLER_ALIVE),
@@ -181,7 +164,7 @@ def _await_samples(prometheus: Prometheus, wanted_s: float, end_s: float, source
     while True:
         newest = {metric["source"]: at_s for metric, at_s in prometheus.latest(query)}
         ages = {source: newest.get(source, 0.0) for source in sources}
-        if min(ages.values()) >= wanted_s or time.monotonic() > deadline:
+        if min(ages.values()) >= end_s or time.monotonic() > deadline:
             return tuple(f"{source} after the end" for source, at_s in ages.items() if at_s < end_s)
         time.sleep(_POLL_S)
 

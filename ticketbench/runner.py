@@ -4,12 +4,14 @@ Measuring ends here, with the run directory. What it means is said by ``analysis
 """
 
 import contextlib
+import importlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ticketbench import __version__, collect, interrupts, k6, ledger, live, load, machine, scenario, store
 from ticketbench import plan as planning
@@ -29,9 +31,16 @@ from ticketbench.model import (
 )
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints, Stack
+from ticketbench.stack.idle import idle
 from ticketbench.watch import TrialWatch
 
 T = TypeVar("T")
+
+# What the data of a trial and the report need, a second of CPU in all: loaded while the stack is coming up, which is
+# mostly waiting for Prometheus, and not after the load, when somebody is waiting for the report.
+HEAVY: Final = (
+    "pandas", "prometheus_api_client", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2",
+)  # fmt: skip
 
 
 @dataclass
@@ -47,6 +56,7 @@ class Run:
     session: int = 1
     sampler: SamplerProcess | None = None
     recorded: bool = False
+    loading: threading.Thread = field(default_factory=lambda: threading.Thread(target=_load_heavy, daemon=True))
 
 
 def run(
@@ -85,6 +95,12 @@ def unfinished(plan: Plan, stored: Sequence[TrialRecord]) -> tuple[Trial, ...]:
     return tuple(trial for trial in plan.trials if trial.id not in measured)
 
 
+def _load_heavy() -> None:
+    for name in HEAVY:
+        with contextlib.suppress(ImportError):  # whoever really needs it says so
+            importlib.import_module(name)
+
+
 @contextlib.contextmanager
 def _up(this: Run, *, keep: bool) -> Iterator[None]:
     """Start the servers and the sampler; stop them whatever happens."""
@@ -93,6 +109,7 @@ def _up(this: Run, *, keep: bool) -> Iterator[None]:
             own = this.plan.external is None
             this.emit(Phase("start", "PostgreSQL, Redis and Prometheus" if own else "Prometheus, for k6's series"))
             servers = this.stack.start()
+            this.loading.start()
             this.sampler = SamplerProcess.start(
                 servers.prometheus_url, servers.access, servers.components, this.directory.path / "sampler.log"
             )
@@ -153,6 +170,7 @@ def _prepare(this: Run, measured: Measured) -> None:
     measured.watch = TrialWatch(endpoints, sampler)
     for component in endpoints.components:
         sampler.watch(component.name, component.pid)
+    this.loading.join()  # nothing of ours may be at work when the load begins
 
 
 def _load(this: Run, measured: Measured) -> None:
@@ -222,10 +240,8 @@ def _read_ledger(this: Run, measured: Measured) -> None:
 
 
 def _idle(endpoints: Endpoints) -> bool:
-    """Wait until the target has nothing under way; a dead one, or one that nobody can ask, is not waited for."""
-    if endpoints.dead().keys() & {"app", "prometheus"}:
-        return False
-    return collect.wait_idle(endpoints.prometheus_url)
+    """Wait until the target has nothing under way; a dead one is not waited for."""
+    return "app" not in endpoints.dead() and idle(endpoints.app_metrics)
 
 
 def _collect(this: Run, measured: Measured) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from ticketbench import collect as collecting
 from ticketbench.binaries import Binaries
-from ticketbench.collect import EXPECTED, Collected, collect, wait_idle
+from ticketbench.collect import EXPECTED, Collected, collect
 from ticketbench.collecting.prometheus import Prometheus
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.sampling.push import Outbox
@@ -202,7 +202,7 @@ def test_the_counters_end_at_k6s_totals_although_its_series_went_stale(collected
 def test_rows_run_from_before_the_start_to_after_the_end(collected: Collected, k6_run: _Run) -> None:
     t = collected.series.index
     assert t[0] <= k6_run.start_s - 2 < t[1]
-    assert t[-2] < k6_run.end_s + 2 <= t[-1]
+    assert t[-2] < k6_run.end_s + 1 <= t[-1]
     assert set((t[1:] - t[:-1]).tolist()) == {1.0}
 
 
@@ -225,8 +225,6 @@ def test_a_dead_prometheus_is_an_environment_failure() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(EnvironmentFailure, match="did not answer"):
         collect(url, "t", "http://127.0.0.1:1", time.time() - 10, time.time())
-    with pytest.raises(EnvironmentFailure, match="did not answer"):
-        wait_idle(url)
 
 
 def test_a_query_that_prometheus_refuses_says_why(prometheus_url: str) -> None:
@@ -252,52 +250,3 @@ def test_more_points_than_one_answer_holds_come_in_pieces(prometheus_url: str) -
     assert len(answers) == 1
     times = [t for t, _ in answers[0]["values"]]
     assert times == list(range(1_700_000_000, 1_700_025_001))
-
-
-class _Gauge:
-    """A worker's metrics as Prometheus would have scraped them."""
-
-    def __init__(self, prometheus_url: str) -> None:
-        self._outbox = Outbox(prometheus_url, job="app")
-
-    def push(self, inflight: float) -> None:
-        self._outbox.put([("target_inflight", (("instance", "idle-test"),), inflight)])
-        self._outbox.push()
-
-
-def test_idle_means_a_fresh_scrape_without_requests(prometheus_url: str) -> None:
-    worker = _Gauge(prometheus_url)
-    worker.push(0)
-    assert not wait_idle(prometheus_url, deadline_s=0.5)  # that was before the question
-    stop = threading.Event()
-    values = iter([3.0, 2.0, 1.0])
-
-    def serve() -> None:
-        while not stop.wait(0.1):
-            worker.push(next(values, 0.0))
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        assert wait_idle(prometheus_url, deadline_s=20)
-    finally:
-        stop.set()
-        thread.join()
-    assert next(values, None) is None
-
-
-def test_busy_is_not_idle(prometheus_url: str) -> None:
-    worker = _Gauge(prometheus_url)
-    stop = threading.Event()
-
-    def serve() -> None:
-        while not stop.wait(0.1):
-            worker.push(7)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        assert not wait_idle(prometheus_url, deadline_s=1.0)
-    finally:
-        stop.set()
-        thread.join()

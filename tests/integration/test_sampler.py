@@ -15,7 +15,6 @@ import redis
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.sampled import Figures, fresh_target, json_lines, root_of, until
-from ticketbench.collect import wait_idle
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack.postgres import PostgresServer
@@ -224,7 +223,3 @@ def test_what_cannot_be_reached_at_the_start_is_said_without_its_password(
         assert password not in failure.value.message
         assert "secret-word" not in failure.value.message
     assert len(json_lines(log)) == 4
-
-
-def test_nobody_to_ask_is_not_idle(prometheus_url: str) -> None:
-    assert not wait_idle(prometheus_url, deadline_s=0.3)

@@ -15,14 +15,14 @@ from ticketbench.model import Record
 LABEL: Final = "TICKETBENCH_STACK"
 POLL_S: Final = 0.01
 
-# How each component is asked to end: signals in turn, each with the seconds it is given; what is left is killed. In the
-# order in which a stack ends: PostgreSQL comes last, because the others would log its absence. Its SIGINT is a fast
-# shutdown, its SIGQUIT one without a checkpoint.
-ENDING: Final[dict[str, tuple[tuple[signal.Signals, float], ...]]] = {
-    "app": ((signal.SIGTERM, 4.0),),
-    "prometheus": ((signal.SIGTERM, 4.0),),
-    "redis": ((signal.SIGTERM, 3.0),),
-    "postgres": ((signal.SIGINT, 8.0), (signal.SIGQUIT, 3.0)),
+# How each component is ended: a signal, and the seconds until what is left of it is killed. Nothing that they could
+# still write is of use: their logs are kept before, their data are removed after. PostgreSQL alone gets to clean up,
+# without a checkpoint, because it would leave shared memory behind.
+ENDING: Final[dict[str, tuple[signal.Signals, float]]] = {
+    "app": (signal.SIGKILL, 4.0),
+    "prometheus": (signal.SIGKILL, 4.0),
+    "redis": (signal.SIGKILL, 4.0),
+    "postgres": (signal.SIGQUIT, 8.0),
 }
 
 

@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.stack.launch import OURSELVES, Identity, Launched, Launcher, base_environment
-from ticketbench.stack.process import ENDING, descendants, exit_text, go_on, last_lines
+from ticketbench.stack.process import ENDING, await_end, descendants, exit_text, go_on, last_lines
 
 LOOPBACK: Final = "127.0.0.1"
 PORT_ATTEMPTS: Final = 5
@@ -94,7 +94,7 @@ class Server(abc.ABC):
             self._command(),
             log=self.log,
             folder=self.folder,
-            ending=ENDING[self.name][0][0],
+            ending=ENDING[self.name][0],
             identity=self._identity(),
             environment={**base_environment(), **self._runtime()},
         )
@@ -143,15 +143,13 @@ class Server(abc.ABC):
 
 
 def end(launched: Launched) -> None:
-    """End a process of ours and wait for it: its ending signals in turn, then SIGKILL to it and to all below it."""
+    """End a process of ours and wait for it: by the signal of its kind, then SIGKILL to it and to all below it."""
     family = descendants([launched.process])
     go_on((launched.process, *family))
-    for signum, patience_s in ENDING[launched.component]:
-        if launched.popen.poll() is not None:
-            break
-        launched.process.signal(signum)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            launched.popen.wait(patience_s)
+    signum, patience_s = ENDING[launched.component]
+    launched.process.signal(signum)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        launched.popen.wait(patience_s)
     family = (*family, *descendants([launched.process]))
     if launched.popen.poll() is None:
         launched.process.signal_group(signal.SIGKILL)
@@ -159,6 +157,7 @@ def end(launched: Launched) -> None:
         launched.popen.wait()
     for child in family:
         child.signal(signal.SIGKILL)
+    await_end(family, patience_s)
 
 
 class RedisServer(Server):

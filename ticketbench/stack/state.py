@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -230,7 +231,7 @@ def running() -> tuple[StackState, ...]:
 
 
 def remove(state: StackState) -> None:
-    """End every process of a stack, in order, and remove its data. It is the caller's to spare one that is in use.
+    """End every process of a stack and remove its data. It is the caller's to spare one that is in use.
 
     Signals that ask us to end are held back until it is done, 30 s at most. Idempotent. Raises EnvironmentFailure where
     something cannot be ended (another user's) or removed.
@@ -252,16 +253,14 @@ def take_down_leftovers(emit: Emit) -> None:
 
 
 def end_processes(state: StackState) -> None:
-    """End every process of a stack and of their families: those written down, and those that carry its label."""
+    """End every process of a stack and of their families: those written down, and those that carry its label.
+
+    Raises EnvironmentFailure naming those that cannot be ended.
+    """
     recorded = {item.component: item.process for item in state.alive()}
     family = _Family(state.stack_id, tuple(recorded.values()))
     go_on(family.seen())
-    for component, ladder in ENDING.items():
-        if (process := recorded.get(component)) is not None:
-            _ask_to_end(process, ladder)
-    for process in family.alive():  # those that were started and never written down: gently first as well
-        process.signal(signal.SIGTERM)
-    await_end(family.seen(), 1.0)
+    _ask_to_end(recorded, family)
     deadline = time.monotonic() + KILL_TIMEOUT_S
     for _ in range(KILL_ROUNDS):
         if not (left := family.alive()):
@@ -276,11 +275,18 @@ def end_processes(state: StackState) -> None:
         )
 
 
-def _ask_to_end(process: Process, ladder: tuple[tuple[signal.Signals, float], ...]) -> None:
-    for signum, patience_s in ladder:
+def _ask_to_end(recorded: Mapping[str, Process], family: "_Family") -> None:
+    """End all components at a time, each in its way, and those that were started and never written down gently."""
+    known = [(process, *ENDING[component]) for component, process in recorded.items() if component in ENDING]
+    theirs = {process for process, *_ in known} | set(descendants(process for process, *_ in known))
+    for process, signum, _ in known:
         process.signal(signum)
-        if await_end([process], patience_s):
-            return
+    others = [process for process in family.seen() if process not in theirs]
+    for process in others:
+        process.signal(signal.SIGTERM)
+    await_end(others, 1.0)
+    for process, _, patience_s in known:
+        await_end([process], patience_s)
 
 
 class _Family:

@@ -117,7 +117,10 @@ class Target:
         return self.launched.epitaph() if self.launched is not None else None
 
     def stop(self) -> None:
-        """End it with all of its workers and wait for it. Idempotent."""
+        """End it with all of its workers and wait for it. Idempotent.
+
+        Without a word of goodbye, which would take it up to a second: it has nothing under way that anybody waits for.
+        """
         if self.launched is not None:
             end(self.launched)
             self.launched = None

@@ -1,0 +1,142 @@
+"""What a run takes beyond the scenario's own scheduled time, and in which phase.
+
+python -m benchmarks.overhead [--times 5] [--variants 3] [--json FILE]
+
+Runs the installed program on a load of three seconds, with as many variants as asked for. The phases are timed by when
+their progress lines arrive. What happens once a run (its beginning, starting and stopping the servers, the report) is
+booked on the first variant.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+GOAL_FIRST_S: Final = 8.0
+GOAL_FURTHER_S: Final = 3.0
+SCRIPT: Final = Path(__file__).with_name("short.js")
+LINE: Final = re.compile(
+    r"^\s*[\d.]+ s  (?:\[(?P<trial>\d+)/\d+\] )?(?P<phase>start|reset|warm-up|window|drain|audit|collect|stop)\b"
+)
+LOAD: Final = ("warm-up", "window", "drain")
+# Once a run. "begin" is from the start of the program to its first phase: imports, programs, the plan. "stop" is until
+# the program's end, so the report is in it.
+ONCE: Final = ("begin", "start", "stop")
+# Once a trial. "reset" goes on until k6 has begun; "load" is what its execution took beyond its schedule.
+EACH: Final = ("reset", "load", "audit", "collect")
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """One run: seconds of each phase that comes once, and of each phase of each trial, less the scheduled load."""
+
+    once_s: dict[str, float]
+    trials_s: tuple[dict[str, float], ...]
+
+    @property
+    def first_s(self) -> float:
+        """What the first variant took beyond its load, with all that is done once."""
+        return sum(self.once_s.values()) + sum(self.trials_s[0].values())
+
+    @property
+    def further_s(self) -> tuple[float, ...]:
+        """What each further one took."""
+        return tuple(sum(trial.values()) for trial in self.trials_s[1:])
+
+
+@dataclass(frozen=True)
+class _Mark:
+    at_s: float
+    phase: str
+    trial: int
+
+
+def measure(variants: int) -> Overhead:
+    """Run once. Raises SystemExit with the program's words where it fails."""
+    levels = ",".join(str(5 + number) for number in range(variants))
+    program = str(Path(sys.executable).with_name("ticketbench"))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [program, "run", str(SCRIPT), "--vary", f"pool_size={levels}", "-o", folder]
+        environment = {**os.environ, "TICKETBENCH_STATE": str(Path(folder) / "state"), "NO_COLOR": "1"}
+        began_s = time.monotonic()
+        said: list[str] = []
+        marks = [_Mark(began_s, "begin", 0)]
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            for line in process.stderr or ():
+                said.append(line)
+                if found := LINE.match(line):
+                    marks.append(_Mark(time.monotonic(), found["phase"], int(found["trial"] or 0)))
+        ended_s = time.monotonic()
+        records = list(Path(folder).glob("*/run.json"))
+        # 3: on a busy machine the measurement cannot be believed, which is nothing to the time it took
+        if process.returncode not in (0, 3) or not records:
+            raise SystemExit(f"ticketbench ended with exit code {process.returncode}:\n{''.join(said)}")
+        plan = json.loads(records[0].read_text())["plan"]
+    scheduled_s = [plan["schedules"][trial["variant"]]["total_s"] for trial in plan["trials"]]
+    return _overhead(marks, ended_s, scheduled_s)
+
+
+def _overhead(marks: Sequence[_Mark], ended_s: float, scheduled_s: Sequence[float]) -> Overhead:
+    once_s = dict.fromkeys(ONCE, 0.0)
+    trials_s = [dict.fromkeys(EACH, 0.0) for _ in scheduled_s]
+    ends_s = [mark.at_s for mark in marks[1:]] + [ended_s]
+    for mark, end_s in zip(marks, ends_s, strict=True):
+        phase = "load" if mark.phase in LOAD else mark.phase
+        if mark.trial:
+            trials_s[mark.trial - 1][phase] += end_s - mark.at_s
+        else:
+            once_s[phase] += end_s - mark.at_s
+    for trial_s, planned_s in zip(trials_s, scheduled_s, strict=True):
+        trial_s["load"] -= planned_s
+    return Overhead(once_s, tuple(trials_s))
+
+
+def _row(name: str, values: Iterable[float], goal: str = "") -> str:
+    found = list(values)
+    return f"{name:<28}{statistics.median(found):>10.2f}{min(found):>10.2f}{max(found):>10.2f}{goal:>8}"
+
+
+def _table(runs: Sequence[Overhead]) -> str:
+    lines = [f"{'phase':<28}{'median s':>10}{'lowest':>10}{'highest':>10}{'goal':>8}"]
+    lines += [_row(f"once: {phase}", (run.once_s[phase] for run in runs)) for phase in ONCE]
+    lines += [_row(f"first: {phase}", (run.trials_s[0][phase] for run in runs)) for phase in EACH]
+    if len(runs[0].trials_s) > 1:
+        further_s = [trial for run in runs for trial in run.trials_s[1:]]
+        lines += [_row(f"further: {phase}", (trial[phase] for trial in further_s)) for phase in EACH]
+    lines.append(_row("first variant, in all", (run.first_s for run in runs), f"{GOAL_FIRST_S:g}"))
+    if len(runs[0].trials_s) > 1:
+        further = (taken_s for run in runs for taken_s in run.further_s)
+        lines.append(_row("each further one, in all", further, f"{GOAL_FURTHER_S:g}"))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__.partition("\n")[0])
+    parser.add_argument("--times", type=int, default=5, help="how many runs (5)")
+    parser.add_argument("--variants", type=int, default=3, help="variants of a run (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw figures there as well")
+    options = parser.parse_args()
+    for name, value in (("times", options.times), ("variants", options.variants)):
+        if value < 1:
+            parser.error(f"--{name} {value} is not possible: at least 1")
+    runs = [measure(options.variants) for _ in range(options.times)]
+    print(_table(runs))
+    print(f"{options.times} runs of {options.variants} variants; load averages now {os.getloadavg()[0]:.1f}")
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
