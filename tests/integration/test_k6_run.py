@@ -1,100 +1,14 @@
-"""One real k6 execution after another, against a small real server: what is counted, what is noticed, how it ends."""
+"""One real k6 execution after another, against a small real server: what is counted, and what must not pass."""
 
-import dataclasses
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import textwrap
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ticketbench import k6_process, load, scenario
+from tests.integration.k6_target import STEADY, Runs, Sale, failed, served
+from ticketbench import k6_process, scenario
 from ticketbench.binaries import Binaries
-from ticketbench.errors import EnvironmentFailure, Interrupted
-from ticketbench.load import Execution, LoadInterrupted, LoadOutcome, run_load
-from ticketbench.model import Ack
-
-# --- the target: a sale in memory, which really sells ---
-
-
-@dataclass
-class Sale:
-    """What the server holds. ``refuse_first`` answers the first attempt of every key with 503."""
-
-    stock: int = 1000
-    refuse_first: bool = False
-    tickets: dict[str, int] = field(default_factory=dict)
-    attempts: dict[str, int] = field(default_factory=dict)
-    matches: dict[str, int] = field(default_factory=dict)
-    arrivals: list[float] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def buy(self, match: int, key: str) -> tuple[int, dict[str, Any]]:
-        with self.lock:
-            self.attempts[key] = self.attempts.get(key, 0) + 1
-            if self.refuse_first and self.attempts[key] == 1:
-                return 503, {"error": "pool_timeout"}
-            if key not in self.tickets:
-                if len(self.tickets) >= self.stock:
-                    return 409, {"error": "sold_out"}
-                self.tickets[key] = len(self.tickets) + 1
-                self.matches[key] = match
-            number = self.tickets[key]
-        return 201, {"ticket_id": number, "match_id": match, "code": f"T-{number}", "idempotency_key": key}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for head and body
-    sale: Sale
-
-    def do_GET(self) -> None:
-        self.sale.arrivals.append(time.time())
-        parts = self.path.strip("/").split("/")
-        if parts == ["matches"]:
-            return self._answer(200, [{"id": number} for number in range(1, 21)])
-        if parts in (["health"], ["ready"]):
-            return self._answer(200, {})
-        if len(parts) == 2 and parts[0] == "matches" and int(parts[1]) <= 20:
-            return self._answer(200, {"id": int(parts[1])})
-        return self._answer(404, {"error": "not_found"})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
-        parts = self.path.strip("/").split("/")
-        key = self.headers.get("Idempotency-Key")
-        if parts[0] == "tickets":
-            return self._answer(200, {"first": True})
-        if not key or "buyer" not in body:
-            return self._answer(422, {"error": "bad_input"})
-        return self._answer(*self.sale.buy(int(parts[1]), key))
-
-    def _answer(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        if status == 503:
-            self.send_header("Retry-After", "0")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Stay silent."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 512
 
 
 @pytest.fixture
@@ -104,95 +18,13 @@ def sale() -> Sale:
 
 @pytest.fixture
 def base_url(sale: Sale) -> Iterator[str]:
-    handler = type("Handler", (_Handler,), {"sale": sale})
-    server = _Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@dataclass
-class Runs:
-    """Runs scripts against the target, and notes what is told meanwhile."""
-
-    k6_command: tuple[str, ...]
-    base_url: str
-    folder: Path
-    phases: list[tuple[str, float | None]] = field(default_factory=list)
-    pids: list[int] = field(default_factory=list)
-    acks: list[Ack] = field(default_factory=list)
-
-    def execution(self, script: Path, env: dict[str, str] | None = None, base_url: str | None = None) -> Execution:
-        item, schedule = scenario.inspect(self.k6_command, script, env or {})
-        logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
-        return Execution(
-            k6_command=self.k6_command,
-            script=script,
-            env=env or {},
-            base_url=base_url or self.base_url,
-            prometheus_url=None,
-            trial_id="run-001",
-            seed=7,
-            folder=logs,
-            schedule=schedule,
-            slos=item.slos,
-        )
-
-    def run(self, execution: Execution, should_stop: Callable[[], str | None] = lambda: None) -> LoadOutcome:
-        return run_load(
-            execution,
-            on_start=self.pids.append,
-            on_phase=lambda name, expected_s: self.phases.append((name, expected_s)),
-            should_stop=should_stop,
-            on_acks=self.acks.extend,
-        )
-
-    def script(self, text: str) -> Path:
-        path = self.folder / "own.js"
-        path.write_text(textwrap.dedent(text))
-        return path
-
-    def own(self, text: str) -> LoadOutcome:
-        return self.run(self.execution(self.script(text)))
-
-    def bundled(self, name: str, **env: str) -> LoadOutcome:
-        return self.run(self.execution(scenario.find(name), env))
+    with served(sale) as url:
+        yield url
 
 
 @pytest.fixture
 def runs(binaries: Binaries, base_url: str, tmp_path: Path) -> Runs:
     return Runs((str(binaries.k6),), base_url, tmp_path)
-
-
-STEADY = """
-    import http from 'k6/http';
-    export const options = {
-      scenarios: { main: { executor: 'constant-arrival-rate', rate: %d, duration: '%ds', preAllocatedVUs: 20 } },
-      thresholds: {
-        http_req_failed: ['rate<0.01'],
-        'http_req_duration{scenario:main}': ['p(95)<5000'],
-        'dropped_iterations{scenario:main}': ['count<1'],
-      },
-    };
-    export default function () { http.get(`${__ENV.BASE_URL}/matches`, { tags: { name: 'matches' } }); }
-"""
-
-
-def failed(outcome: LoadOutcome) -> set[str]:
-    assert outcome.result is not None
-    return {threshold.metric for threshold in outcome.result.thresholds if not threshold.ok}
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 # --- the bundled scenarios ---
@@ -373,228 +205,17 @@ def test_a_dead_server_misses_its_slos(runs: Runs) -> None:
 
 
 def test_no_script_reaches_another_address(runs: Runs) -> None:
-    with _Server(("127.0.0.2", 0), type("Handler", (_Handler,), {"sale": Sale()})) as other:
-        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with served(Sale(), "127.0.0.2") as other:
         outcome = runs.own(
             f"""
             import http from 'k6/http';
             export const options = {{ iterations: 2, thresholds: {{ http_req_failed: ['rate==0.5'] }} }};
             export default function () {{
-              http.get('http://127.0.0.2:{other.server_port}/health');
+              http.get('{other}/health');
               http.get(`${{__ENV.BASE_URL}}/health`);
             }}
             """
         )
-        other.shutdown()
-        thread.join()
     assert failed(outcome) == set()
     assert outcome.result is not None
     assert [text for text in outcome.result.messages if "127.0.0.2" in text and "blacklisted" in text]
-
-
-# --- ends ---
-
-
-def test_a_script_that_cannot_begin_is_told_in_k6s_words(runs: Runs) -> None:
-    outcome = runs.own(
-        """
-        export function setup() { throw new Error('no till is open'); }
-        export default function () {}
-        """
-    )
-    assert outcome.aborted == "k6 ended with exit code 107: no till is open"
-    assert outcome.result is not None
-    assert (outcome.result.exit_code, outcome.result.iterations) == (107, 0)
-    assert [text for text in outcome.result.messages if "no till is open" in text]
-
-
-def test_a_script_that_ends_itself_was_not_carried_through(runs: Runs) -> None:
-    outcome = runs.own(
-        """
-        import exec from 'k6/execution';
-        export const options = { iterations: 1 };
-        export default function () { exec.test.abort('enough'); }
-        """
-    )
-    assert outcome.aborted is not None
-    assert outcome.aborted.startswith("the script ended the test itself")
-    assert "enough" in outcome.aborted
-
-
-def test_an_abort_on_a_threshold_cuts_the_window_off(runs: Runs) -> None:
-    text = (STEADY % (20, 30)).replace(
-        "http_req_failed: ['rate<0.01']", "http_reqs: [{ threshold: 'count<10', abortOnFail: true }]"
-    )
-    outcome = runs.own(text)
-    assert outcome.aborted is not None
-    assert "of 30 s" in outcome.aborted
-    assert "http_reqs" in outcome.aborted
-    assert failed(outcome) == {"http_reqs"}
-
-
-def test_a_reason_to_stop_ends_k6_and_keeps_what_it_did(runs: Runs, sale: Sale) -> None:
-    execution = runs.execution(runs.script(STEADY % (20, 60)))
-    outcome = runs.run(execution, lambda: "postgres died: exit status 1" if len(sale.arrivals) >= 10 else None)
-    assert outcome.aborted == "postgres died: exit status 1"
-    assert outcome.summary is not None
-    assert outcome.result is not None
-    assert outcome.result.exit_code == 105
-    assert 10 <= outcome.result.requests < 20 * 60
-    assert not alive(runs.pids[-1])
-
-
-def test_a_reason_before_the_start_is_heard_as_well(runs: Runs) -> None:
-    text = "export function setup() { for (;;) { /* hangs */ } }\nexport default function () {}"
-    outcome = runs.run(runs.execution(runs.script(text)), lambda: "redis died")
-    assert outcome.aborted == "redis died"
-    assert outcome.started_s is None
-    assert not alive(runs.pids[-1])
-
-
-@pytest.mark.parametrize(("error", "signum"), [(Interrupted(15), 15), (KeyboardInterrupt(), 2)])
-def test_an_interruption_carries_what_was_done(error: BaseException, signum: int, runs: Runs, sale: Sale) -> None:
-    def interrupt_later() -> None:
-        if len(sale.arrivals) >= 10:
-            raise error
-
-    with pytest.raises(LoadInterrupted) as raised:
-        runs.run(runs.execution(runs.script(STEADY % (20, 60))), interrupt_later)
-    assert isinstance(raised.value, Interrupted)
-    assert raised.value.exit_code == 128 + signum
-    outcome = raised.value.outcome
-    assert outcome.aborted == raised.value.message
-    assert outcome.result is not None
-    assert outcome.result.requests >= 10
-    assert not alive(runs.pids[-1])
-
-
-def test_an_error_of_a_callback_leaves_no_k6_behind(runs: Runs) -> None:
-    def broken(pid: int) -> None:
-        runs.pids.append(pid)
-        raise EnvironmentFailure("the sampler is gone")
-
-    with pytest.raises(EnvironmentFailure, match="the sampler is gone"):
-        run_load(
-            runs.execution(runs.script(STEADY % (20, 60))),
-            on_start=broken,
-            on_phase=lambda name, expected_s: None,
-            should_stop=lambda: None,
-        )
-    assert not alive(runs.pids[-1])
-
-
-def test_a_killed_k6_leaves_its_acks_and_no_result(runs: Runs, sale: Sale) -> None:
-    def kill_later() -> None:
-        if len(sale.tickets) >= 10:
-            os.kill(runs.pids[-1], signal.SIGKILL)
-
-    outcome = runs.run(
-        runs.execution(scenario.find("purchase"), {"RATE": "40", "DURATION": "60"}),
-        kill_later,
-    )
-    assert outcome.aborted == "k6 was killed by SIGKILL"
-    assert (outcome.result, outcome.summary) == (None, None)
-    assert outcome.started_s is not None
-    assert len(runs.acks) >= 10
-    assert {ack.key: ack.ticket_id for ack in runs.acks}.items() <= sale.tickets.items()
-
-
-def test_an_interrupt_from_outside_is_no_full_run(runs: Runs, sale: Sale) -> None:
-    def interrupt_k6() -> None:
-        if len(sale.arrivals) >= 10:
-            os.kill(runs.pids[-1], signal.SIGINT)
-
-    outcome = runs.run(runs.execution(runs.script(STEADY % (20, 60))), interrupt_k6)
-    assert outcome.aborted == "k6 was interrupted from outside"
-
-
-def test_an_overrun_is_stopped(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "DRAIN_LIMIT_S", 0.5)
-    outcome = runs.own(
-        """
-        import { sleep } from 'k6';
-        export const options = { scenarios: { main: {
-          executor: 'constant-arrival-rate', rate: 2, duration: '1s', preAllocatedVUs: 4, gracefulStop: '100s',
-        } } };
-        export default function () { sleep(90); }
-        """
-    )
-    assert outcome.aborted is not None
-    assert "still running" in outcome.aborted
-    assert outcome.result is not None
-    assert not alive(runs.pids[-1])
-
-
-def test_k6_dies_with_a_killed_parent(runs: Runs, tmp_path: Path) -> None:
-    execution = runs.execution(runs.script(STEADY % (5, 60)))
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(
-                """
-                import sys
-                from pathlib import Path
-                from ticketbench import load, scenario
-                k6, script, base_url, folder = sys.argv[1:]
-                _, schedule = scenario.inspect((k6,), Path(script), {})
-                execution = load.Execution(
-                    (k6,), Path(script), {}, base_url, None, "t", 1, Path(folder), schedule)
-                load.run_load(execution, on_start=lambda pid: print(pid, flush=True),
-                              on_phase=lambda name, s: None, should_stop=lambda: None)
-                """
-            ),
-            *(runs.k6_command[0], str(execution.script), runs.base_url, str(execution.folder)),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert alive(pid)
-        parent.kill()
-    deadline_s = time.monotonic() + 20
-    while alive(pid) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    assert not alive(pid)
-
-
-# --- before the start ---
-
-
-def test_a_taken_port_is_left_to_its_owner(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        ports = iter([taken.getsockname()[1], k6_process.free_port()])
-        monkeypatch.setattr(load, "free_port", lambda: next(ports))
-        outcome = runs.own(STEADY % (20, 1))
-    assert outcome.aborted is None
-    assert len(runs.pids) == 2
-    assert outcome.result is not None
-    assert outcome.result.iterations >= 20
-
-
-def test_too_few_open_files_are_found_out_before_the_load(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    execution = runs.execution(scenario.find("spike"))
-    monkeypatch.setattr(k6_process.resource, "getrlimit", lambda which: (256, 1024))
-    with pytest.raises(EnvironmentFailure, match="1260 virtual users need 1360 open files"):
-        runs.run(execution)
-    assert runs.pids == []
-
-
-def test_a_host_without_an_address_is_told(runs: Runs) -> None:
-    execution = runs.execution(runs.script(STEADY % (20, 1)), base_url="http://nowhere.invalid")
-    with pytest.raises(EnvironmentFailure, match=r"nowhere\.invalid"):
-        runs.run(execution)
-
-
-def test_a_k6_that_is_not_there_is_told(runs: Runs) -> None:
-    execution = runs.execution(runs.script(STEADY % (20, 1)))
-    gone = dataclasses.replace(execution, k6_command=(str(runs.folder / "no-k6"),))
-    outcome = runs.run(gone)
-    assert outcome.aborted is not None
-    assert "no-k6" in outcome.aborted
-    assert outcome.started_s is None
