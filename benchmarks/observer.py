@@ -46,7 +46,7 @@ class Size:
     pairs: int
 
 
-SHORT: Final = Size(ladder_s=8, ladders=1, window_s=16, pairs=8)
+SHORT: Final = Size(ladder_s=7, ladders=1, window_s=15, pairs=8)
 LONG: Final = Size(ladder_s=15, ladders=5, window_s=20, pairs=24)
 
 
