@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Final
 
@@ -34,7 +34,23 @@ def raised() -> Iterator[None]:
     try:
         yield
     finally:
-        for signum, handler in before.items():
+        _put_back(before)
+
+
+def ignored() -> None:
+    """From now on SIGINT, SIGTERM and SIGHUP change nothing: all is said, and the exit code is decided.
+
+    It holds beyond the ends of the blocks of :func:`raised` and :func:`deferred` that it is called in.
+    """
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def _put_back(before: Mapping[signal.Signals, _Handler | int | None]) -> None:
+    """Give signals back to those who handled them ``before``, unless they are to be ignored by now."""
+    for signum, handler in before.items():
+        if signal.getsignal(signum) != signal.SIG_IGN or handler == signal.SIG_IGN:
+            # None: installed by something other than Python, which cannot be put back
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 
@@ -120,9 +136,7 @@ def deferred() -> Iterator[Hold]:
     finally:
         _deferring -= 1
         _held = outer
-        for held, handler in before.items():
-            # None: installed by something other than Python, which cannot be put back
-            signal.signal(held, signal.SIG_DFL if handler is None else handler)
+        _put_back(before)
         for signum in hold.release():
             signal.raise_signal(signum)
 

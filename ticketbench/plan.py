@@ -1,6 +1,7 @@
 """From what was asked to a frozen, seeded, ordered Plan. Nothing is started here, and every error is told at once."""
 
 import itertools
+import math
 import os
 import random
 import shlex
@@ -27,6 +28,8 @@ OVERHEAD_PER_TRIAL_S: Final = 6.0
 START_S: Final = 4.0
 # Taking the stack down, judging and reporting.
 CONCLUDE_S: Final = 1.5
+
+FACTORS_HINT: Final = "factors and their levels: ticketbench scenarios show SCENARIO"
 
 # Reads a script under some load parameters: what it says of itself and what it will offer.
 Inspect = Callable[[Mapping[str, str]], tuple[Scenario, Schedule]]
@@ -116,7 +119,7 @@ def _levels(
 
 def _raise(problems: Sequence[str]) -> None:
     if problems:
-        raise UsageError(*problems, hint="factors and their levels: ticketbench scenarios show SCENARIO")
+        raise UsageError(*problems, hint=FACTORS_HINT)
 
 
 # --- plan files -------------------------------------------------------------------------------------------------------
@@ -142,8 +145,11 @@ def find_plan(text: str) -> Path:
     raise UsageError(f"--plan {text!r} is neither a file nor a bundled plan: bundled are {known}")
 
 
-def read_plan_file(path: Path) -> PlanFile:
-    """Read a TOML plan. A scenario given as a relative path is looked for beside the plan. Raises UsageError."""
+def read_plan_file(path: Path) -> tuple[PlanFile, tuple[str, ...]]:
+    """Read a TOML plan; return what could be read of it, and every fault found, each naming file, key and value.
+
+    A scenario given as a relative path is looked for beside the plan. Raises UsageError for what is no TOML at all.
+    """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -175,12 +181,11 @@ def read_plan_file(path: Path) -> PlanFile:
     _typed(raw, "title", str, where, problems)
     external = {key: _typed(raw, key, str, where, problems) for key in _EXTERNAL_KEYS}
     headers = _file_headers(raw, where, problems)
-    _raise(problems)
     if scenario is not None and scenario.endswith(".js"):
         scenario = _beside(path, scenario)
     if (mapping := external["prometheus_mapping"]) is not None and mapping.endswith(".toml"):
         external["prometheus_mapping"] = _beside(path, mapping)
-    return PlanFile(scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers)
+    return PlanFile(scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers), tuple(problems)
 
 
 def _beside(plan: Path, name: str) -> str:
@@ -259,17 +264,11 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
     A block holds each variant once, in an order drawn with the seed, so that what drifts over a run (a warming or a
     busier machine) spreads over all variants instead of falling on the last one. Raises UsageError.
     """
-    require_possible(request)
-    problems: list[str] = []
+    problems = contradictions(request)
+    _raise(problems)
     combinations = [
         dict(zip(request.varied, levels, strict=True)) for levels in itertools.product(*request.varied.values())
     ]
-    if len(combinations) * request.repetitions > MAX_TRIALS:
-        problems.append(
-            f"{len(combinations)} variants x {request.repetitions} trials are more than {MAX_TRIALS} trials in one run"
-        )
-    _raise(problems)
-
     variants: list[Variant] = []
     schedules: dict[str, Schedule] = {}
     inspected: dict[tuple[tuple[str, str], ...], tuple[Scenario, Schedule]] = {}
@@ -310,8 +309,8 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
     )
 
 
-def require_possible(request: Request) -> None:
-    """Raise UsageError where a factor is asked for twice, or of a stack that cannot do it; needs no program."""
+def contradictions(request: Request) -> list[str]:
+    """Return what cannot be asked for together; it shows before any script is read."""
     both = [name for name in request.varied if name in request.fixed]
     problems = [f"factor {name!r} is both varied and set: choose one" for name in both]
     for name in (*request.varied, *request.fixed):
@@ -319,7 +318,12 @@ def require_possible(request: Request) -> None:
             factors.get(name, request.stack)
         except UsageError as error:
             problems.append(error.message)
-    _raise(problems)
+    variants = math.prod(len(levels) for levels in request.varied.values())
+    if variants * request.repetitions > MAX_TRIALS:
+        problems.append(
+            f"{variants} variants x {request.repetitions} trials are more than {MAX_TRIALS} trials in one run"
+        )
+    return problems
 
 
 def _impossible(variant: Variant) -> list[str]:
@@ -366,14 +370,14 @@ def planned(plan: Plan, trials: Sequence[Trial] | None = None) -> Planned:
     )
 
 
-def command(plan: Plan) -> str:
-    """Return the command that repeats the plan. A script or mapping of the user's appears by file name only.
+def command(plan: Plan, given: str | None = None) -> str:
+    """Return the command that repeats the plan. ``given`` is the script as the user named it.
 
-    Of somebody else's system only what is recorded can be named: a host that is not this machine is ``HOST``, a
-    header's value ``...``.
+    It stays so where it is relative to the folder that ticketbench was called in. Any other path would name this
+    machine, and becomes ``path/to/own.js``. Of somebody else's system only what is recorded can be named: a host that
+    is not this machine is ``HOST``, a header's value ``...``; a mapping of the user's appears by file name only.
     """
-    bundled = plan.scenario.script == f"{plan.scenario.name}.js" and not Path(plan.scenario.name).suffix
-    words = ["ticketbench", "run", plan.scenario.name if bundled else plan.scenario.script]
+    words = ["ticketbench", "run", plan.scenario.name if is_bundled(plan.scenario) else _portable(plan, given)]
     for name, levels in plan.varied.items():
         words += ["--vary", f"{name}={','.join(map(level_text, levels))}"]
     for name, level in plan.fixed.items():
@@ -395,3 +399,15 @@ def external_words(system: ExternalSystem) -> list[str]:
     if "remote" in (system.where, system.prometheus):
         words.append("--allow-remote-target")
     return words
+
+
+def is_bundled(scenario: Scenario) -> bool:
+    """Tell whether a scenario comes with ticketbench, rather than from a script of the user's own."""
+    return scenario.script == f"{scenario.name}.js" and not Path(scenario.name).suffix
+
+
+def _portable(plan: Plan, given: str | None) -> str:
+    path = Path(given) if given is not None else None
+    if path is None or path.is_absolute() or ".." in path.parts or path.parts[0].startswith("~"):
+        return f"path/to/{plan.scenario.script}"
+    return path.as_posix()

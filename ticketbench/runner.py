@@ -52,6 +52,7 @@ class Run:
     stack: Stack
     directory: store.RunDirectory
     emit: Emit
+    command: str
     signals: interrupts.Hold  # a signal strikes only where a step listens to it
     session: int = 1
     sampler: SamplerProcess | None = None
@@ -68,14 +69,16 @@ def run(
     emit: Emit,
     keep: bool = False,
     stored: Sequence[TrialRecord] = (),
+    command: str = "",
 ) -> None:
     """Measure a whole plan into ``directory``; a resumed one without those of the ``stored`` trials that are done.
 
     Each trial is on disk before the next one begins. Raises Interrupted or EnvironmentFailure after everything that
     was started is stopped (unless ``keep``) and what was measured of the broken trial is stored and marked.
+    ``command`` is the one that repeats the run.
     """
     with interrupts.deferred() as signals:
-        this = Run(plan, script, stack, directory, emit, signals)
+        this = Run(plan, script, stack, directory, emit, command or planning.command(plan), signals)
         if directory.has_run():
             this.recorded, this.session = True, 1 + max((record.session for record in stored), default=1)
         trials = unfinished(plan, stored)
@@ -164,7 +167,7 @@ def _prepare(this: Run, measured: Measured) -> None:
     measured.endpoints = endpoints
     if not this.recorded:
         environment = machine.environment(endpoints.binaries, endpoints.settings, own_target=plan.external is None)
-        store.save_run(this.directory, _run_record(this.directory.path.name, plan, environment))
+        store.save_run(this.directory, _run_record(this, environment))
         this.recorded = True
     sampler = _there(this.sampler)
     measured.watch = TrialWatch(endpoints, sampler)
@@ -373,12 +376,12 @@ def _there(thing: T | None) -> T:
     return thing
 
 
-def _run_record(run_id: str, plan: Plan, environment: Environment) -> RunRecord:
+def _run_record(this: Run, environment: Environment) -> RunRecord:
     return RunRecord(
-        run_id=run_id,
+        run_id=this.directory.path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         ticketbench=__version__,
-        plan=plan,
+        plan=this.plan,
         environment=environment,
-        command=planning.command(plan),
+        command=this.command,
     )

@@ -49,22 +49,25 @@ def bundled() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in paths.data_dir("scenarios").glob("*.js")))
 
 
-def find(text: str) -> Path:
-    """Return the script that ``text`` names: a bundled name, or the path of a ``.js`` file. Raises UsageError."""
+def find(text: str, said: str = "SCENARIO") -> Path:
+    """Return the script that ``text`` names: a bundled name, or the path of a ``.js`` file.
+
+    Raises UsageError; ``said`` is the argument or key to be named in it.
+    """
     names = bundled()
     if text in names:
         return paths.data_dir("scenarios") / f"{text}.js"
     known = f"bundled are {', '.join(names)}"
     path = Path(text).expanduser()
     if path.is_dir():
-        raise UsageError(f"SCENARIO {text!r} is a folder: give a .js file, or a bundled name ({known})")
+        raise UsageError(f"{said} {text!r} is a folder: give a .js file, or a bundled name ({known})")
     if path.suffix != ".js":
         what = "is not a .js file" if path.exists() else "is neither a bundled name nor a .js file"
-        raise UsageError(f"SCENARIO {text!r} {what}: {known}")
+        raise UsageError(f"{said} {text!r} {what}: {known}")
     if not path.is_file():
-        raise UsageError(f"SCENARIO {text!r} does not exist: {known}")
+        raise UsageError(f"{said} {text!r} does not exist: {known}")
     if not os.access(path, os.R_OK):
-        raise UsageError(f"SCENARIO {text!r} cannot be read", hint="check the file's permissions")
+        raise UsageError(f"{said} {text!r} cannot be read", hint="check the file's permissions")
     return path.resolve()
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 PROGRAM = str(Path(sys.executable).with_name("ticketbench"))
 LIMIT_S = 240
@@ -26,6 +26,12 @@ class Finished:
         return self.out.rstrip().rpartition("\n")[2]
 
 
+class Closable(Protocol):
+    """Something that a test opened."""
+
+    def close(self) -> None: ...
+
+
 class Program:
     """The program in a folder and with a state of its own."""
 
@@ -33,6 +39,7 @@ class Program:
         self.folder = folder
         self.state = folder / "state"
         self.started: list[subprocess.Popen[str]] = []
+        self.terminals: list[Closable] = []
         self.env = {**os.environ, "TICKETBENCH_STATE": str(self.state), "NO_COLOR": "1", "COLUMNS": "120"}
         for name in ("TICKETBENCH_TRIALS", "TICKETBENCH_SEED", "TICKETBENCH_STACK", "TICKETBENCH_OUTPUT"):
             self.env.pop(name, None)
@@ -66,6 +73,8 @@ class Program:
 
     def end(self) -> None:
         """End what a failed test left running."""
+        for terminal in self.terminals:
+            terminal.close()
         for process in self.started:
             if process.poll() is None:
                 process.kill()

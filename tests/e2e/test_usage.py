@@ -60,14 +60,46 @@ def test_bad_input_is_exit_2_with_one_clear_line_and_nothing_started(
 def test_bad_environment_and_plan_file_are_exit_2(program: Program) -> None:
     done = program("run", "spike", TICKETBENCH_TRIALS="many")
     assert done.code == 2
-    assert "'many' is not possible" in done.err
-    assert program("run", "spike", TICKETBENCH_STACK="cloud").code == 2
+    assert "ticketbench: TICKETBENCH_TRIALS 'many' is not possible" in done.err
+    done = program("run", "spike", TICKETBENCH_STACK="cloud")
+    assert done.code == 2
+    assert "ticketbench: TICKETBENCH_STACK 'cloud' is not known" in done.err
     plan = program.folder / "p.toml"
     plan.write_text("scenario = 'spike'\nbogus = 1\n[vary]\npool_size = [0]\n")
     done = program("run", "--plan", "p.toml")
     assert done.code == 2
     assert "no key 'bogus'" in done.err
     assert "pool_size='0' is not possible" in done.err
+
+
+def test_the_faults_of_flags_variables_and_plan_file_are_told_together_each_where_it_is(program: Program) -> None:
+    (program.folder / "p.toml").write_text("scenario = 'nope'\nstack = 'cloud'\nseed = -1\n[set]\ncache = 'hot'\n")
+    done = program(
+        "run", "--plan", "p.toml", "--vary", "pool_size=0", "--trials", "x", "--set", "nope=1", TICKETBENCH_OUTPUT=" "
+    )
+    assert done.code == 2
+    told = [line.removeprefix("ticketbench: ") for line in done.err.splitlines() if line.startswith("ticketbench: ")]
+    starts = (
+        "plan p.toml: set.cache",
+        "plan p.toml: seed = -1",
+        "--vary 'pool_size=0'",
+        "--set 'nope=1'",
+        "--trials 'x'",
+        "p.toml: scenario 'nope'",
+        "TICKETBENCH_OUTPUT ' '",
+        "p.toml: stack 'cloud'",
+    )
+    assert len(told) == len(starts), told
+    for start in starts:
+        assert any(line.startswith(start) for line in told), (start, told)
+    assert not program.state.exists()
+
+
+def test_what_does_not_go_together_is_told_with_the_rest(program: Program) -> None:
+    done = program("run", "spike", "--vary", "pool_size=1,2", "--set", "pool_size=1", "--seed", "x")
+    assert done.code == 2
+    assert "both varied and set" in done.err
+    assert "--seed 'x'" in done.err
 
 
 def test_a_script_that_k6_cannot_read_is_exit_2(program: Program) -> None:

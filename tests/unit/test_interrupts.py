@@ -231,3 +231,16 @@ def test_another_thread_watches_nothing() -> None:
     thread.start()
     thread.join()
     assert raised == []
+
+
+def test_what_is_ignored_from_now_on_stays_ignored_after_the_block() -> None:
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with interrupts.raised():
+            interrupts.ignored()
+            os.kill(os.getpid(), signal.SIGTERM)
+        for signum in before:
+            os.kill(os.getpid(), signum)  # would end the tests
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

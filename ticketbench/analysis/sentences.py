@@ -25,7 +25,7 @@ def outcome_sentence(
     if status == "slo_missed" and reference is not None:
         missed = listed((slo_text(slo) for slo in reference.slos if not slo.ok), most=2)
         return f"{_name(plan, reference)} missed its SLO: {missed}. {figures}"
-    return figures
+    return figures if plan.scenario.slos else f"{figures}; the script sets no SLO that it could miss"
 
 
 def slo_text(slo: SloResult) -> str:
@@ -42,6 +42,8 @@ def integrity_text(integrity: Integrity) -> str:
         return f"integrity unknown: {integrity.reasons[0] if integrity.reasons else 'nothing was audited'}"
     if integrity.status == "not_audited":
         return "; ".join(("integrity not audited: the system is external", *integrity.reasons[:-1]))
+    if integrity.acknowledged == 0 and not integrity.lost:
+        return f"{_count(integrity.oversold)} oversold, no purchase was acknowledged"
     of = f" of {integrity.acknowledged} acknowledged" if integrity.acknowledged is not None else ""
     counts = f"{_count(integrity.oversold)} oversold, {_count(integrity.lost)} lost{of}"
     return f"{counts}, {integrity.duplicated} sold twice" if integrity.duplicated else counts

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import Abort, TyperException
 
-from ticketbench import __version__
+from ticketbench import __version__, interrupts
 from ticketbench.cli import verdict
 from ticketbench.errors import (
     EXIT_BUG,
@@ -59,6 +59,7 @@ def root(
 
 @app.command("run")
 def run_command(
+    context: typer.Context,
     scenario: Annotated[
         str | None, typer.Argument(metavar="SCENARIO", help="A bundled name (see `scenarios list`) or a .js file.")
     ] = None,
@@ -137,7 +138,8 @@ def run_command(
 ) -> None:
     """Bring the system up, load it, audit it, report, and take it down."""
     from ticketbench.cli.external import ExternalOptions
-    from ticketbench.cli.run import RunOptions, run
+    from ticketbench.cli.options import RunOptions
+    from ticketbench.cli.run import run
 
     raise typer.Exit(
         run(
@@ -160,6 +162,11 @@ def run_command(
                     selector=prometheus_selector,
                     headers=tuple(header or ()),
                     allow_remote=allow_remote_target,
+                ),
+                from_variables=frozenset(
+                    name
+                    for name in ("trials", "seed", "stack", "output")
+                    if (source := context.get_parameter_source(name)) is not None and source.name == "ENVIRONMENT"
                 ),
             )
         )
@@ -310,7 +317,8 @@ def _complain(message: str, hint: str = "") -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Flush and exit; a reader that went away (a closed pipe) changes nothing about the code."""
+    """Flush and exit; neither a reader that went away (a closed pipe) nor a late signal changes the code."""
+    interrupts.ignored()
     try:
         sys.stdout.flush()
     except OSError as error:

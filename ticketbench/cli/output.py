@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ticketbench.conclusions import Analysis, Comparison, Finding, VariantAnalysis
-    from ticketbench.model import Scenario
+    from ticketbench.model import Plan, Scenario
 
 
 def plain(text: str) -> str:
@@ -19,6 +19,18 @@ def plain(text: str) -> str:
 def titled(scenario: "Scenario") -> str:
     """Return a scenario's name with its title, where it has one of its own."""
     return scenario.name if scenario.title in ("", scenario.name) else f"{scenario.name}: {scenario.title}"
+
+
+def closed_model_text(plan: "Plan") -> str:
+    """Return a line that names a closed model and what it means; nothing for an open one."""
+    schedules = plan.schedules.values()
+    if all(schedule.open_model for schedule in schedules):
+        return ""
+    users = max(schedule.max_vus for schedule in schedules)
+    return (
+        f"closed model, at most {users} virtual user{'s' * (users != 1)}: "
+        "a target that is slower is offered less, so no rate is held against it"
+    )
 
 
 def duration_text(seconds: float) -> str:
@@ -84,7 +96,7 @@ def console() -> "Console":
     return Console(highlight=False, soft_wrap=False, width=fixed)
 
 
-def print_analysis(analysis: "Analysis") -> None:
+def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
     """Print the outcome, the table of variants, and whatever a reader must know before believing it."""
     from rich.table import Table
     from rich.text import Text
@@ -119,10 +131,11 @@ def print_analysis(analysis: "Analysis") -> None:
         for slo in variant.slos:
             if not slo.ok:
                 out.print(Text(plain(f"{variant.variant}: SLO missed: {slo.metric} {slo.expression}")))
+    if analysis.shape != "functional" and closed_model_text(plan):
+        out.print(Text(closed_model_text(plan).capitalize()))
     if analysis.shape != "functional" and analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
         out.print(
             Text("One trial a variant: differences have no interval and may be noise; --trials 5 gives them one."),
-            soft_wrap=True,
         )
 
 

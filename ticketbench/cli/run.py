@@ -1,21 +1,21 @@
 """``ticketbench run``: from options to a plan, through the runner, to a report and an exit code."""
 
-import os
-import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ticketbench import binaries as binaries_module
 from ticketbench import factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output, panel, verdict
-from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, require_same, system_of
+from ticketbench.cli.closing import Ended, earlier_run, next_steps
+from ticketbench.cli.external import refuse_elsewhere, require_same, system_of
+from ticketbench.cli.options import RunOptions, request_of
 from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
+from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit
 from ticketbench.model import Plan, Trial, TrialRecord
@@ -25,121 +25,37 @@ from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
 from ticketbench.stack.external import ExternalStack, System
 from ticketbench.stack.local import LocalStack
 
-STACKS = ("auto", "local", "external")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of ``ticketbench run``, as given; None where nothing was said."""
-
-    scenario: str | None
-    vary: tuple[str, ...]
-    fixed: tuple[str, ...]
-    plan: str | None
-    trials: str | None
-    seed: str | None
-    stack: str | None
-    output: str | None
-    keep: bool
-    as_json: bool
-    resume: str | None = None
-    external: ExternalOptions = field(default_factory=ExternalOptions)
-
-
-def request_of(options: RunOptions) -> tuple[planning.Request, System | None]:
-    """Join flags, environment and plan file, in that precedence. Raises UsageError listing every fault.
-
-    The second is the system of somebody else's that is to be measured, None on a stack of our own.
-    """
-    file = planning.PlanFile(None, {}, {}, None, None, None)
-    if options.plan is not None:
-        file = planning.read_plan_file(planning.find_plan(options.plan))
-    problems: list[str] = []
-    varied: dict[str, Any] = {}
-    fixed: dict[str, Any] = {}
-    try:
-        varied = planning.parse_varied(options.vary)
-    except UsageError as error:
-        problems += error.problems
-    try:
-        fixed = planning.parse_fixed(options.fixed)
-    except UsageError as error:
-        problems += error.problems
-    trials = _whole("--trials", options.trials, 1, planning.MAX_REPETITIONS, problems)
-    seed = _whole("--seed", options.seed, 0, planning.MAX_SEED, problems)
-    name = options.scenario or file.scenario
-    if name is None:
-        problems.append(f"SCENARIO is missing: bundled are {', '.join(scenario.bundled())}, or give a .js file")
-    if options.output is not None and not options.output.strip():
-        problems.append(f"-o {options.output!r} names no folder")
-    stack = options.stack or file.stack or "auto"
-    system = _system(options, file, stack, problems)
-    if problems or name is None:
-        raise UsageError(*problems)
-    # A factor given on the command line replaces what the plan file says of it, varied or set.
-    said = varied.keys() | fixed.keys()
-    request = planning.Request(
-        scenario=name,
-        varied={**{k: v for k, v in file.varied.items() if k not in said}, **varied},
-        fixed={**{k: v for k, v in file.fixed.items() if k not in said}, **fixed},
-        repetitions=next(value for value in (trials, file.repetitions, 1) if value is not None),
-        seed=next(value for value in (seed, file.seed, 1) if value is not None),
-        stack="local" if system is None else "external",  # auto: this version has one stack of its own
-        external=None if system is None else system.record(),
-    )
-    return request, system
-
-
-def _system(options: RunOptions, file: planning.PlanFile, stack: str, problems: list[str]) -> System | None:
-    """Return the system of somebody else's that is asked for, None on a stack of our own or where it has faults."""
-    if stack not in STACKS:
-        problems.append(f"--stack {stack!r} is not known: known are {', '.join(STACKS)}")
-        return None
-    if stack != "external":
-        refuse_elsewhere(options.external, file, stack, problems)
-        return None
-    if options.keep:
-        problems.append("--keep has nothing to keep on the external stack: the system is not ours")
-    return system_of(options.external, file, problems)
-
-
-def _whole(option: str, text: str | None, low: int, high: int, problems: list[str]) -> int | None:
-    """Return the whole number that an option was given, None where it was not given or is none (then in problems)."""
-    if text is None:
-        return None
-    if text.strip().isdecimal() and low <= int(text) <= high:
-        return int(text)
-    problems.append(f"{option} {text!r} is not possible: it takes a whole number from {low} to {high}")
-    return None
-
 
 def _plan(request: planning.Request, script: Path, k6: Path) -> Plan:
     k6_command = (str(k6),)
     load_factors = [n for n in (*request.varied, *request.fixed) if factors.get(n).scope == "load"]
     ignored = scenario.unused(k6_command, script, load_factors)
-    if ignored:
-        raise UsageError(
-            *(f"scenario {script.name!r} does not use {name!r}, so it cannot be varied or set" for name in ignored),
-            hint="load factors reach a script as __ENV.RATE, DURATION, VUS and HOT_SHARE",
-        )
-    return planning.build(request, lambda env: scenario.inspect(k6_command, script, env), scenario.load_env)
+    problems = [f"scenario {script.name!r} does not use {name!r}, so it cannot be varied or set" for name in ignored]
+    hint = "load factors reach a script as __ENV.RATE, DURATION, VUS and HOT_SHARE" if ignored else ""
+    try:
+        plan = planning.build(request, lambda env: scenario.inspect(k6_command, script, env), scenario.load_env)
+    except UsageError as error:
+        raise UsageError(*problems, *error.problems, hint=hint or error.hint) from error
+    if problems:
+        raise UsageError(*problems, hint=hint)
+    return plan
 
 
 def run(options: RunOptions) -> int:
     """Run a plan and report on it; return the exit code. Whatever was measured is reported, also after a failure."""
     if options.resume is not None:
         return _resume(options, options.resume)
-    request, system = request_of(options)
-    script = scenario.find(request.scenario)
-    planning.require_possible(request)
+    asked = request_of(options)
     with interrupts.raised(), panel.drawer() as draw:
-        provided = _provide(system, draw)
-        plan = _plan(request, script, provided.k6)
+        provided = _provide(asked.system, draw)
+        plan = _plan(asked.request, asked.script, provided.k6)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
             directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
             with directory.locked():
-                undertaking = Undertaking(plan, script, directory, system=system)
+                undertaking = Undertaking(
+                    plan, asked.script, directory, system=asked.system, given=asked.request.scenario
+                )
                 return _measure(undertaking, options, provided, draw, signals)
 
 
@@ -151,7 +67,9 @@ def _resume(options: RunOptions, run_folder: str) -> int:
         with interrupts.deferred() as signals, directory.locked():
             resumed = reopen(directory, options.scenario)
             system = _system_again(options, resumed.plan)
-            undertaking = Undertaking(resumed.plan, resumed.script, directory, resumed.stored, system)
+            undertaking = Undertaking(
+                resumed.plan, resumed.script, directory, resumed.stored, system, given=options.scenario
+            )
             if not undertaking.trials:
                 draw.announce("nothing is left to do: all of its trials are done")
                 draw.close()
@@ -182,18 +100,25 @@ def _system_again(options: RunOptions, plan: Plan) -> System | None:
 
 
 def _refuse_with_resume(options: RunOptions) -> None:
-    def typed(text: str | None, variable: str) -> bool:
-        """Tell a flag from a variable of the environment, which stands for all runs and contradicts nothing here."""
-        return text is not None and text != os.environ.get(variable)
-
+    # A variable of the environment stands for all runs and contradicts nothing here.
+    typed = {
+        option
+        for option, text in (
+            ("trials", options.trials),
+            ("seed", options.seed),
+            ("stack", options.stack),
+            ("output", options.output),
+        )
+        if text is not None and option not in options.from_variables
+    }
     said = {
         "--vary": options.vary,
         "--set": options.fixed,
         "--plan": options.plan is not None,
-        "--trials": typed(options.trials, "TICKETBENCH_TRIALS"),
-        "--seed": typed(options.seed, "TICKETBENCH_SEED"),
-        "--stack": typed(options.stack, "TICKETBENCH_STACK"),
-        "-o": typed(options.output, "TICKETBENCH_OUTPUT"),
+        "--trials": "trials" in typed,
+        "--seed": "seed" in typed,
+        "--stack": "stack" in typed,
+        "-o": "output" in typed,
     }
     problems = [
         f"{name} cannot be used with --resume: the plan is the run's own" for name, given in said.items() if given
@@ -204,9 +129,10 @@ def _refuse_with_resume(options: RunOptions) -> None:
 
 @dataclass(frozen=True)
 class Undertaking:
-    """What is to be measured, and where it goes. ``stored`` is what an earlier invocation has measured of it.
+    """What is to be measured, and where it goes.
 
-    ``system`` is there where it is somebody else's.
+    ``stored`` is what an earlier invocation has measured of it; ``system`` is there where it is somebody else's;
+    ``given`` is the scenario as the user named it.
     """
 
     plan: Plan
@@ -214,6 +140,7 @@ class Undertaking:
     directory: store.RunDirectory
     stored: tuple[TrialRecord, ...] = ()
     system: System | None = None
+    given: str | None = None
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -247,6 +174,7 @@ def _measure(
             emit=draw,
             keep=options.keep,
             stored=undertaking.stored,
+            command=planning.command(undertaking.plan, undertaking.given),
         )
     except TicketbenchError as error:
         failure = error
@@ -266,6 +194,7 @@ def _announcement(undertaking: Undertaking) -> str:
         f"{variants} variant{'s' * (variants != 1)}, {trials} trial{'s' * (trials != 1)}{left}, "
         f"{'at most' if expected.at_most else 'about'} {output.duration_text(expected.expected_s)}, "
         f"on the {plan.stack} stack, into {directory.path}"
+        + (f"\n{output.closed_model_text(plan)}" if output.closed_model_text(plan) else "")
     )
 
 
@@ -289,22 +218,28 @@ def _conclude(
     if options.as_json:
         print_json(analysis)
     else:
-        output.print_analysis(analysis)
+        output.print_analysis(analysis, undertaking.plan)
     if failure is not None:
-        print(f"ticketbench: {failure.message}", file=sys.stderr)
+        print(f"ticketbench: {output.plain(failure.message)}", file=sys.stderr)
         print(f"  {failure.hint or 'what was measured until then is kept and reported'}", file=sys.stderr)
-        if len(analysis.trials) < analysis.trials_planned or isinstance(failure, Interrupted):
-            print(f"  to finish it: {_resume_command(undertaking)}", file=sys.stderr)
-    if options.keep:
-        print("the stack is still up: `ticketbench status` tells where, `ticketbench down` ends it", file=sys.stderr)
-    print(written[0], file=sys.stderr if options.as_json else sys.stdout)
+    for step in next_steps(_ended(undertaking, options, analysis, failure)):
+        print(f"next: {step}", file=sys.stderr)
+    interrupts.ignored()  # with the next line all is said, and a signal comes too late to change what was decided
+    print(written[0], file=sys.stderr if options.as_json else sys.stdout, flush=True)
     return code
 
 
-def _resume_command(undertaking: Undertaking) -> str:
-    bundled = undertaking.plan.scenario.name in scenario.bundled()
-    words = ["ticketbench", "run", *([] if bundled else [str(undertaking.script)])]
-    words += ["--resume", str(undertaking.directory.path)]
-    if undertaking.plan.external is not None:
-        words += planning.external_words(undertaking.plan.external)
-    return shlex.join(words)
+def _ended(
+    undertaking: Undertaking, options: RunOptions, analysis: Analysis, failure: TicketbenchError | None
+) -> Ended:
+    unfinished = len(analysis.trials) < analysis.trials_planned or isinstance(failure, Interrupted)
+    return Ended(
+        plan=undertaking.plan,
+        analysis=analysis,
+        run=undertaking.directory.path,
+        script=None if planning.is_bundled(undertaking.plan.scenario) else undertaking.given or str(undertaking.script),
+        unfinished=unfinished,
+        failed=failure is not None,
+        kept=options.keep,
+        earlier=earlier_run(undertaking.directory.path),
+    )

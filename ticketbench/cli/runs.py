@@ -39,12 +39,12 @@ def report(runs: tuple[Path, ...], formats: tuple[str, ...]) -> int:
 
 def show(path: Path, *, as_json: bool) -> int:
     """Print what a run says; the exit code is the one that the run itself had."""
-    _, analysis = judge(store.open_run(path))
+    run, analysis = judge(store.open_run(path))
     code = verdict.decided(exit_code(analysis))
     if as_json:
         print_json(analysis)
     else:
-        output.print_analysis(analysis)
+        output.print_analysis(analysis, run.plan)
     return code
 
 

@@ -151,6 +151,8 @@ def _counts(integrity: Integrity) -> str:
     parts += [
         f"{n:,} {word}" for n, word in ((integrity.duplicated, "duplicated"), (integrity.stranded, "stranded")) if n
     ]
+    if integrity.acknowledged == 0 and not integrity.lost:
+        return f"{', '.join([parts[0], *parts[2:]])}, no purchase was acknowledged"
     acknowledged = wording.count(integrity.acknowledged)
     total = f"of {acknowledged} acknowledged" if acknowledged else "of an unknown number acknowledged"
     return f"{', '.join(parts)} {total}"
@@ -174,7 +176,8 @@ def _integrity(variants: Sequence[VariantAnalysis]) -> Stamp:
         if worst.integrity.status == "pass":
             acknowledged = [v.integrity.acknowledged for v in variants]
             known = sum(n for n in acknowledged if n is not None)
-            says = f"0 oversold, 0 lost of {known:,} acknowledged, over all {len(variants)} variants"
+            lost = f"0 lost of {known:,} acknowledged" if known else "no purchase was acknowledged"
+            says = f"0 oversold, {lost}, over all {len(variants)} variants"
         else:
             says = f"{name}: {says} ({hit} of {len(variants)} variants {word})"
             reasons = tuple((name, reason) for _, reason in reasons)

@@ -1,0 +1,93 @@
+"""What to do next, said when a run has ended: the commands that its outcome calls for, the most urgent one first."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ticketbench import store
+from ticketbench.conclusions import Analysis
+from ticketbench.model import Plan
+from ticketbench.plan import external_words, level_text
+
+MOST_STEPS: Final = 3  # more are no advice but a manual
+# With five trials a t interval is 2.8 standard errors wide; with two it is 12.7.
+_TRIALS_FOR_AN_INTERVAL: Final = "5"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended. ``script`` is the user's own, None for a bundled one; ``earlier`` a run to compare with."""
+
+    plan: Plan
+    analysis: Analysis
+    run: Path
+    script: str | None
+    unfinished: bool
+    failed: bool
+    kept: bool
+    earlier: Path | None
+
+
+def next_steps(ended: Ended) -> tuple[str, ...]:
+    """Return up to three commands, each with what it is for."""
+    steps = [*_after_trouble(ended), *_after_measuring(ended)][:MOST_STEPS]
+    if ended.kept:
+        steps.append("the stack is still up: `ticketbench status` tells where, `ticketbench down` ends it")
+    return tuple(steps)
+
+
+def earlier_run(run: Path) -> Path | None:
+    """Return the run of the same scenario that was made last before ``run`` in the same folder, if there is one."""
+    scenario = run.name.partition("-")[2]
+    same = (path for path in run.parent.iterdir() if path.name.partition("-")[2] == scenario and path.name < run.name)
+    return max((path for path in same if (path / store.RUN_FILE).is_file()), default=None)
+
+
+def _after_trouble(ended: Ended) -> list[str]:
+    steps = []
+    status = ended.analysis.outcome.status
+    if ended.unfinished:
+        script = [] if ended.script is None else [ended.script]
+        steps.append(_step("finishes the run, and keeps what is done", "run", *script, "--resume", str(ended.run),
+                           *_system_words(ended.plan)))  # fmt: skip
+    if status == "integrity_violated":
+        steps.append(_step("counts what each trial oversold, lost or sold twice", "audit", str(ended.run)))
+    if status == "invalid" and not ended.unfinished:
+        if ended.failed:
+            steps.append(f"the servers' logs are in {shlex.quote(str(ended.run / 'trials'))}, in each trial's logs/")
+        steps.append(_step("says whether this machine can measure now, and what to do", "doctor"))
+    return steps
+
+
+def _after_measuring(ended: Ended) -> list[str]:
+    plan, analysis, run = ended.plan, ended.analysis, str(ended.run)
+    if ended.unfinished or analysis.outcome.status == "invalid":
+        return []
+    steps = []
+    if analysis.shape == "functional":
+        if ended.script is None:
+            steps.append(_step("measures it under load", "run", "spike"))
+        return steps
+    other = next((variant.name for variant in plan.variants if variant.name != plan.reference), None)
+    if other is not None:
+        steps.append(_step("says what the variant changes, with a verdict", "compare", run, run,
+                           "--candidate-variant", other))  # fmt: skip
+    elif ended.earlier is not None:
+        steps.append(_step("says what changed since the run before", "compare", str(ended.earlier), run))
+    if plan.repetitions == 1:
+        words = ["run", plan.scenario.name if ended.script is None else ended.script]
+        words += [f"--vary={name}={','.join(map(level_text, levels))}" for name, levels in plan.varied.items()]
+        words += [f"--set={name}={level_text(level)}" for name, level in plan.fixed.items()]
+        words += ["--trials", _TRIALS_FOR_AN_INTERVAL, "--stack", plan.stack, *_system_words(plan)]
+        steps.append(_step("gives differences an interval", *words))
+    return steps
+
+
+def _system_words(plan: Plan) -> list[str]:
+    """Return the options that name somebody else's system again; its address and headers are not written down."""
+    return [] if plan.external is None else external_words(plan.external)
+
+
+def _step(purpose: str, *words: str) -> str:
+    return f"{shlex.join(['ticketbench', *words])}  ({purpose})"
