@@ -79,7 +79,8 @@ def _after_measuring(ended: Ended) -> list[str]:
         words = ["run", plan.scenario.name if ended.script is None else ended.script]
         words += [f"--vary={name}={','.join(map(level_text, levels))}" for name, levels in plan.varied.items()]
         words += [f"--set={name}={level_text(level)}" for name, level in plan.fixed.items()]
-        words += ["--trials", _TRIALS_FOR_AN_INTERVAL, "--stack", plan.stack, *_system_words(plan)]
+        words += ["--stack", plan.stack] if plan.external is not None else []
+        words += [*_system_words(plan), "--trials", _TRIALS_FOR_AN_INTERVAL]
         steps.append(_step("gives differences an interval", *words))
     return steps
 
