@@ -31,11 +31,8 @@ from target_app.validation import Gate
 
 # No match and no ticket has these: executing the statement prepares it and touches nothing.
 _NOWHERE: Final[Values] = {"for_match": 0, "for_buyer": "", "with_key": "", "with_code": "", "at_most": 0}
-_WARM: Final = (
-    (queries.purchase_view, _NOWHERE),
-    (queries.sell_at_once, _NOWHERE),
-    (queries.one_match, {"for_match": 0}),
-)
+_PLAIN: Final = ((queries.purchase_view, _NOWHERE), (queries.one_match, {"for_match": 0}))
+_WARM: Final = {"plain": _PLAIN, "fewest": ((queries.sell_at_once, _NOWHERE), *_PLAIN)}
 
 
 class Sale:
@@ -63,7 +60,7 @@ class Sale:
         """Hold all connections open, and the stock of ``locking=redis`` in place. Raises StartupError."""
         try:
             await self.store.open()
-            await self.database.open(_WARM)
+            await self.database.open(_WARM[self._settings.round_trips])
             await self._put_stock()
             self.loop.start()
             self.gc.start()

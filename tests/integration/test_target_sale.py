@@ -119,7 +119,8 @@ def opened(stores: Stores, request: pytest.FixtureRequest) -> Open:
 
     @asynccontextmanager
     async def opener(*, seed: bool = True, **levels: Any) -> AsyncIterator[Shop]:
-        settings = stores.settings(**{**way, **levels})
+        # Redis may take its time where a test is one of many things that the machine does.
+        settings = stores.settings(**{**way, "redis_timeout_s": 10, **levels})
         if seed:
             await asyncio.to_thread(init_db, settings)
         app = create_app(settings)
