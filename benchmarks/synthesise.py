@@ -95,6 +95,14 @@ def synthesise(parent: Path, *, variants: int, seconds: int, per_s: float, seed:
     return directory.path
 
 
+def draw(rng: np.random.Generator, flow: Flow, per_s: float, seconds: int) -> "np.ndarray[Any, Any]":
+    """Return how many requests of a flow end in each second and bucket, at ``per_s`` purchases a second."""
+    edges = np.log(GROWTH) * np.concatenate([[BUCKETS[0] - 1], BUCKETS])
+    normal = NormalDist(math.log(flow.median_s), flow.sigma)
+    share = np.diff([normal.cdf(edge) for edge in edges])
+    return rng.poisson(per_s * flow.per_purchase * share[None, :] * np.ones((seconds, 1)))
+
+
 class _Synthetic:
     """One trial: the counts of each flow, second and bucket, and everything that follows from them."""
 
@@ -104,17 +112,11 @@ class _Synthetic:
         self.total_s = WARMUP_S + seconds
         self.start_s = T0 + (trial.position - 1) * (self.total_s + PAUSE_S)
         self._rng = np.random.default_rng([seed, trial.position])
-        self.counts = [self._draw(flow, per_s) for flow in FLOWS]  # (second, bucket) each
-        self.t = self.start_s + np.arange(-2, self.total_s + 3, dtype=float)
-
-    def _draw(self, flow: Flow, per_s: float) -> "np.ndarray[Any, Any]":
-        edges = np.log(GROWTH) * np.concatenate([[BUCKETS[0] - 1], BUCKETS])
-        normal = NormalDist(math.log(flow.median_s), flow.sigma)
-        share = np.diff([normal.cdf(edge) for edge in edges])
-        mean = per_s * flow.per_purchase * share[None, :] * np.ones((self.total_s, 1))
         warm = np.arange(self.total_s) < WARMUP_S
-        mean[warm != (flow.scenario == "warmup")] = 0
-        return self._rng.poisson(mean)
+        self.counts = [draw(self._rng, flow, per_s, self.total_s) for flow in FLOWS]  # (second, bucket) each
+        for flow, counts in zip(FLOWS, self.counts, strict=True):
+            counts[warm != (flow.scenario == "warmup")] = 0
+        self.t = self.start_s + np.arange(-2, self.total_s + 3, dtype=float)
 
     def save(self, directory: store.RunDirectory) -> None:
         """Write the trial as a run would."""

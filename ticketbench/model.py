@@ -5,9 +5,9 @@ second, ``_bytes``; ratios run from 0 to 1; times of day are seconds since the U
 of its own carries ``schema_version``; docs/files.md keeps the history of each.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -144,6 +144,17 @@ class Plan(Record):
     repetitions: int
     seed: int
     external: ExternalSystem | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Refuse a plan whose parts do not belong together: a damaged file, for none such is ever made."""
+        names = {variant.name for variant in self.variants}
+        strange = sorted({self.reference, *(trial.variant for trial in self.trials)} - names)
+        if strange:
+            raise ValueError(f"there is no variant {strange[0]!r}")
+        if unscheduled := sorted(names - self.schedules.keys()):
+            raise ValueError(f"variant {unscheduled[0]!r} has no schedule")
+        return self
 
     def variant(self, name: str) -> Variant:
         """Return the variant called ``name``; raises KeyError."""

@@ -197,7 +197,11 @@ class RunDirectory:
     def record(self) -> RunRecord:
         """Read ``run.json``. Raises UsageError."""
         path = self.path / RUN_FILE
-        return parse_record(RunRecord, _read(path), str(path))
+        record = parse_record(RunRecord, _read(path), str(path))
+        ids = [trial.id for trial in record.plan.trials]
+        if odd := [each for each in ids if ids.count(each) > 1 or not each or "/" in each or each.startswith(".")]:
+            raise UsageError(f"{path} is damaged: trial {odd[0]!r} cannot be the name of one folder")
+        return record
 
     def has_run(self) -> bool:
         """Tell whether ``run.json`` is there: the plan is on disk, so the run can be resumed."""

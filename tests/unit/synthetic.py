@@ -152,11 +152,12 @@ class _Flow:
 
 @dataclass
 class Trace:
-    """A trial in the making: ``warmup_s`` + ``seconds`` of load, all times counted from k6's start at :data:`T0`."""
+    """A trial in the making: ``warmup_s`` + ``seconds`` of load, all times counted from k6's start at ``start_s``."""
 
     seconds: int = 30
     warmup_s: int = 0
     drain_s: int = 0
+    start_s: float = T0
     variant: str = "pool_size=10"
     trial_id: str = "t01"
     repetition: int = 1
@@ -186,7 +187,7 @@ class Trace:
     @property
     def t(self) -> "np.ndarray[Any, Any]":
         """The rows of the series: from two seconds before k6's start to two seconds after its end."""
-        return T0 + np.arange(-2, self.total_s + 3, dtype=float)
+        return self.start_s + np.arange(-2, self.total_s + 3, dtype=float)
 
     def requests(
         self,
@@ -218,7 +219,7 @@ class Trace:
 
     def counter(self, column: str, per_s: float, initial: float = 0.0) -> "Trace":
         """Set a counter's column that grows evenly from k6's start to its end."""
-        self.extra[column] = initial + per_s * np.clip(self.t - T0, 0, self.total_s)
+        self.extra[column] = initial + per_s * np.clip(self.t - self.start_s, 0, self.total_s)
         return self
 
     def gauge(self, column: str, value: float) -> "Trace":
@@ -249,7 +250,7 @@ class Trace:
         return sorted(x for flow in self.flows for second in flow.latencies for x in second)
 
     def _record(self) -> TrialRecord:
-        start = T0 + self.warmup_s
+        start = self.start_s + self.warmup_s
         samples = self._all_latencies()
         count = len(samples)
         p95 = samples[min(count - 1, math.ceil(0.95 * count) - 1)] * 1000 if samples else 0.0
@@ -259,11 +260,12 @@ class Trace:
             levels=levels_of(self.variant),
             status=self.status,
             reasons=self.reasons,
-            started_s=T0 - 3,
-            ended_s=T0 + self.total_s + 3,
+            started_s=self.start_s - 3,
+            ended_s=self.start_s + self.total_s + 3,
             window=Window(start_s=start, end_s=start + self.seconds + self.drain_s),
             load=LoadResult(
-                exit_code=self.exit_code, started_s=T0, ended_s=T0 + self.total_s, requests=count, iterations=count,
+                exit_code=self.exit_code, started_s=self.start_s, ended_s=self.start_s + self.total_s,
+                requests=count, iterations=count,
                 dropped_iterations=dropped, vus_max=50, thresholds=self.thresholds,
                 trends_ms={"http_req_duration": {"p(95)": p95}}, version="1.1.0", gomaxprocs=1,
             ),
@@ -290,7 +292,7 @@ class Trace:
         return pd.DataFrame(columns, index=pd.Index(self.t, name="t"))
 
     def _k6_columns(self, columns: "dict[str, np.ndarray[Any, Any]]") -> None:
-        running = (self.t >= T0) & (self.t <= T0 + self.total_s)
+        running = (self.t >= self.start_s) & (self.t <= self.start_s + self.total_s)
         iterations: dict[str, np.ndarray[Any, Any]] = {}
         for flow in self.flows:
             done = self._counts(flow)
@@ -304,7 +306,7 @@ class Trace:
         for of, done in iterations.items():
             columns[f"k6.iterations{{scenario={of}}}"] = np.where(running & (done > 0), done, np.nan)
         if self.dropped_per_s:
-            into = np.clip(self.t - T0 - self.warmup_s, 0, self.seconds)
+            into = np.clip(self.t - self.start_s - self.warmup_s, 0, self.seconds)
             columns["k6.dropped{scenario=load}"] = np.where(into > 0, self.dropped_per_s * into, np.nan)
         columns["k6.vus"] = np.where(running, 20.0, np.nan)
         columns["k6.vus_max"] = np.where(running, 50.0, np.nan)
@@ -335,7 +337,7 @@ class Trace:
                 if samples:
                     rows.append(
                         HistogramRow(
-                            t=T0 + second + 1, scenario=flow.scenario, route=flow.route, method=flow.method,
+                            t=self.start_s + second + 1, scenario=flow.scenario, route=flow.route, method=flow.method,
                             status=flow.status, expected=flow.expected, error=flow.error, count=float(len(samples)),
                             sum_s=sum(samples), buckets=buckets_of(samples),
                         )
@@ -351,7 +353,14 @@ class Trace:
             for second, samples in enumerate(flow.latencies):
                 for _ in samples:
                     number = len(acks) + 1
-                    acks.append(Ack(at_s=T0 + second + 0.5, match_id=1, key=f"key-{number}", ticket_id=number))
+                    acks.append(
+                        Ack(
+                            at_s=self.start_s + second + 0.5,
+                            match_id=1,
+                            key=f"{self.trial_id}-key-{number}",
+                            ticket_id=number,
+                        )
+                    )
         return tuple(acks)
 
     def ledger(self) -> tuple[LedgerRow, ...]:

@@ -298,6 +298,12 @@ def _drawn_note(data: ReportInput, drawings: Sequence[charts.Drawing]) -> str:
     notes = ["Grey ground is outside of the window: warm-up before it, the last answers after it."]
     if any(drawing.marks for drawing in drawings):
         notes.append("Dotted upright lines are where the offered rate changes its course.")
+    longest = max((len(line.t_s) for drawing in drawings for line in drawing.lines), default=0)
+    if longest > charts.MAX_POINTS:
+        notes.append(
+            f"{longest:,} seconds are more than a line can show: of every few it has the lowest and the highest one,"
+            " and gaps stay gaps. Nothing is averaged."
+        )
     if repeated:
         faint = len(data.analysis.variants) <= figures.FAINT_UP_TO
         rest = "the others are the thin lines" if faint else "the others are in the table of trials"
