@@ -341,7 +341,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _open_closed_streams()
     code: Any = EXIT_OK
     try:
-        code = app(arguments, standalone_mode=False)
+        # for typer an interrupt would be an exit like any other, without a word
+        with interrupts.raised():
+            code = app(arguments, standalone_mode=False)
     except UsageError as error:
         for problem in error.problems:
             _complain(problem)
