@@ -1,6 +1,7 @@
 """One run of the installed program in folders of its own: brought to a moment, watched to its end, looked at after."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -99,24 +101,30 @@ class Scene:
         prefix: Sequence[str] = (),
         descriptors: int | None = None,
         stderr: int | None = None,
+        terminal: int | None = None,
         **env: str,
     ) -> None:
-        """Start the program; ``run sale.js`` where nothing else is said. ``stderr`` None: it is read here."""
+        """Start the program; ``run sale.js`` where nothing else is said.
 
-        def limit() -> None:
+        ``terminal`` becomes its controlling terminal and takes its progress, ``stderr`` only that; else it is read here.
+        """
+
+        def prepare() -> None:
             if descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+            if terminal is not None:
+                fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
         with (self.folder / "out").open("wb") as out:
             self.process = subprocess.Popen(
                 [*prefix, PROGRAM, *(arguments or ("run", "sale.js"))],
                 cwd=self.folder,
                 env={**self.env, **env},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=out,
-                stderr=subprocess.PIPE if stderr is None else stderr,
+                stderr=next((taker for taker in (terminal, stderr) if taker is not None), subprocess.PIPE),
                 start_new_session=True,
-                preexec_fn=limit if descriptors is not None else None,
+                preexec_fn=prepare,
             )
         self.begun_s = time.monotonic()
         self.error = bytearray()
