@@ -156,11 +156,12 @@ def watching(look: Callable[[], TicketbenchError | None]) -> Iterator[None]:
     watcher = _Watcher(look, outer=before if callable(before) else _too_late)
     signal.signal(_WAKE, watcher.wake)
     try:
-        watcher.thread.start()
+        with deferred():  # a thread whose start was interrupted cannot be waited for
+            watcher.thread.start()
         yield
     finally:
         watcher.done.set()  # first of all: from here on nothing is raised
-        watcher.thread.join()
+        watcher.end()
         # not the default: one that is still on its way would find nobody to handle it
         signal.signal(_WAKE, watcher.outer)
 
@@ -186,6 +187,11 @@ class _Watcher:
             if self._found is not None:
                 # again each time round, until the block has ended: it may be deferring, or start another wait first
                 signal.pthread_kill(self._main, _WAKE)
+
+    def end(self) -> None:
+        """Wait for the thread's end, where it has begun."""
+        if self.thread.ident is not None:
+            self.thread.join()
 
     def wake(self, signum: int, frame: FrameType | None) -> None:
         if self._found is not None and not _deferring and not self.done.is_set():

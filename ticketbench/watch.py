@@ -37,8 +37,9 @@ class TrialWatch:
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._neighbours.look(time.time())
-        self._thread.start()
+        with interrupts.deferred():  # whole, so that __exit__ finds a thread that has begun
+            self._neighbours.look(time.time())
+            self._thread.start()
         return self
 
     def __exit__(

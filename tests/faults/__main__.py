@@ -92,6 +92,7 @@ def main() -> int:
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="regular expressions of part/moment/fault")
     parser.add_argument("--list", action="store_true", help="only list the cases")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was seen here")
+    parser.add_argument("--left", action="store_true", help="only the cases that --json has not, or has as wrong")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table between the marks of this file")
     parser.add_argument("--keep", action="store_true", help="keep the folders of the cases that went wrong")
     options = parser.parse_args()
@@ -111,6 +112,8 @@ def main() -> int:
     if options.json is not None:
         with contextlib.suppress(FileNotFoundError):
             seen = {told["name"]: told for told in json.loads(options.json.read_text())}
+    if options.left:
+        chosen = [case for case in chosen if case.name not in seen or seen[case.name].get("wrong")]
     failed = 0
     for number, case in enumerate(chosen, start=1):
         told = attempt(case, keep=options.keep)

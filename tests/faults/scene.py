@@ -106,7 +106,7 @@ class Scene:
     ) -> None:
         """Start the program; ``run sale.js`` where nothing else is said.
 
-        ``terminal`` becomes its controlling terminal and takes its progress, ``stderr`` only that; else it is read here.
+        ``terminal`` becomes its controlling terminal and gets its progress, ``stderr`` only that; else it is read here.
         """
 
         def prepare() -> None:

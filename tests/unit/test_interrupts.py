@@ -134,6 +134,22 @@ def test_a_hail_of_signals_never_breaks_what_is_held_together() -> None:
     assert interrupted > 50
 
 
+def test_a_signal_at_any_instruction_finds_the_watching_in_order() -> None:
+    begun = threading.active_count()
+    for delay in range(60):
+        with interrupts.raised(), contextlib.suppress(Interrupted), interrupts.deferred() as signals:
+            timer = threading.Timer(delay * 0.00002, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            try:
+                with signals.listening():
+                    for _ in range(3):
+                        with interrupts.watching(lambda: None):
+                            pass
+            finally:
+                timer.join()
+    assert threading.active_count() == begun
+
+
 def test_watching_reaches_into_a_step_that_listens() -> None:
     with (
         interrupts.deferred() as signals,

@@ -15,6 +15,7 @@ from typer.exceptions import Abort, TyperException
 
 from ticketbench import __version__, interrupts
 from ticketbench.cli import verdict
+from ticketbench.cli.output import tell
 from ticketbench.errors import (
     EXIT_BUG,
     EXIT_ENVIRONMENT,
@@ -311,9 +312,9 @@ def doctor_command(
 
 def _complain(message: str, hint: str = "") -> None:
     printable = "".join(c if c.isprintable() else " " for c in message)
-    print(f"ticketbench: {printable}", file=sys.stderr)
+    tell(f"ticketbench: {printable}")
     if hint:
-        print(f"  {hint}", file=sys.stderr)
+        tell(f"  {hint}")
 
 
 def _leave(code: int) -> NoReturn:
@@ -343,12 +344,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         # for typer an interrupt would be an exit like any other, without a word
         with interrupts.raised():
-            code = app(arguments, standalone_mode=False)
+            try:
+                code = app(arguments, standalone_mode=False)
+            finally:
+                interrupts.ignored()  # the code is decided; one message is still to be said
     except UsageError as error:
         for problem in error.problems:
             _complain(problem)
         if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            tell(f"  {error.hint}")
         code = EXIT_USAGE
     except TicketbenchError as error:
         _complain(error.message, error.hint)

@@ -1,5 +1,6 @@
 """What the commands print as results, on standard output, and how figures are written for people."""
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,12 @@ def closed_model_text(plan: "Plan") -> str:
         f"closed model, at most {users} virtual user{'s' * (users != 1)}: "
         "a target that is slower is offered less, so no rate is held against it"
     )
+
+
+def tell(text: str) -> None:
+    """Print a line on standard error. A terminal or reader that went away must not change what the command comes to."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def duration_text(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """``ticketbench run``: from options to a plan, through the runner, to a report and an exit code."""
 
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -220,12 +219,15 @@ def _conclude(
     else:
         output.print_analysis(analysis, undertaking.plan)
     if failure is not None:
-        print(f"ticketbench: {output.plain(failure.message)}", file=sys.stderr)
-        print(f"  {failure.hint or 'what was measured until then is kept and reported'}", file=sys.stderr)
+        output.tell(f"ticketbench: {output.plain(failure.message)}")
+        output.tell(f"  {failure.hint or 'what was measured until then is kept and reported'}")
     for step in next_steps(_ended(undertaking, options, analysis, failure)):
-        print(f"next: {step}", file=sys.stderr)
+        output.tell(f"next: {step}")
     interrupts.ignored()  # with the next line all is said, and a signal comes too late to change what was decided
-    print(written[0], file=sys.stderr if options.as_json else sys.stdout, flush=True)
+    if options.as_json:
+        output.tell(str(written[0]))
+    else:
+        print(written[0], flush=True)
     return code
 
 
