@@ -160,10 +160,12 @@ def watching(look: Callable[[], TicketbenchError | None]) -> Iterator[None]:
             watcher.thread.start()
         yield
     finally:
-        watcher.done.set()  # first of all: from here on nothing is raised
-        watcher.end()
-        # not the default: one that is still on its way would find nobody to handle it
-        signal.signal(_WAKE, watcher.outer)
+        try:
+            watcher.end()  # first of all: from here on nothing is raised
+        finally:  # a signal strikes a listener once, so what it cut off above is done here
+            watcher.end()
+            # not the default: one that is still on its way would find nobody to handle it
+            signal.signal(_WAKE, watcher.outer)
 
 
 def _too_late(_signum: int, _frame: FrameType | None) -> None:
@@ -189,7 +191,8 @@ class _Watcher:
                 signal.pthread_kill(self._main, _WAKE)
 
     def end(self) -> None:
-        """Wait for the thread's end, where it has begun."""
+        """Stop watching, and wait for the thread's end where it has begun. Idempotent."""
+        self.done.set()
         if self.thread.ident is not None:
             self.thread.join()
 
