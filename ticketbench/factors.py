@@ -13,15 +13,16 @@ from ticketbench.errors import UsageError
 from ticketbench.model import Level
 
 Kind = Literal["int", "float", "choice"]
-# app: a setting of the target's processes. data: what the database is seeded with. load: what k6 is told.
-Scope = Literal["app", "data", "load"]
+# app: a setting of the target's processes. data: what the database is seeded with. load: what k6 is told. stack: what
+# its processes are given of the machine.
+Scope = Literal["app", "data", "load", "stack"]
 
 
 @dataclass(frozen=True)
 class Factor:
     """Something that may vary. ``low`` and ``high`` bound numbers (inclusive); ``choices`` are the levels of a choice.
 
-    ``default`` None: the scenario's own value holds.
+    ``default`` None: the scenario's own value holds. ``or_zero``: 0, for without, is possible beside the bounds.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Factor:
     choices: tuple[str, ...] = ()
     low: float = 0
     high: float = 0
+    or_zero: bool = False
     stacks: tuple[str, ...] = ("local",)
 
     def levels_text(self) -> str:
@@ -39,7 +41,7 @@ class Factor:
         if self.kind == "choice":
             return ", ".join(self.choices)
         word = "a whole number" if self.kind == "int" else "a number"
-        return f"{word} from {self.low:g} to {self.high:g}"
+        return f"{'0 or ' * self.or_zero}{word} from {self.low:g} to {self.high:g}"
 
     def parse(self, text: str) -> Level:
         """Return the level that ``text`` stands for. Raises ValueError with the known levels."""
@@ -52,7 +54,7 @@ class Factor:
                 value: int | float = int(text) if self.kind == "int" else float(text)
             except ValueError:
                 value = math.nan
-            if self.low <= value <= self.high:  # false for NaN
+            if self.low <= value <= self.high or (self.or_zero and value == 0):  # false for NaN
                 return value
         raise ValueError(f"{self.name}={text!r} is not possible: {self.name} takes {self.levels_text()}")
 
@@ -63,6 +65,10 @@ ANY_STACK: Final = ("local", "external")
 
 def _switch(name: str, default: str, text: str, scope: Scope = "app") -> Factor:
     return Factor(name, "choice", scope, default, text, choices=("on", "off"))
+
+
+def _limit(name: str, text: str) -> Factor:
+    return Factor(name, "float", "stack", 0.0, text, low=0.05, high=256, or_zero=True)
 
 
 CATALOGUE: Final[dict[str, Factor]] = {
@@ -120,6 +126,17 @@ CATALOGUE: Final[dict[str, Factor]] = {
             "validate_cost", "int", "app", 20000, "rounds of hashing for a ticket's validation", low=1, high=5000000
         ),
         _switch("index", "on", "the index behind a buyer's tickets of a match", scope="data"),
+        Factor(
+            "pinning",
+            "choice",
+            "stack",
+            "none",
+            "split: the load generator and the observers on cores of their own, the system on the rest",
+            choices=("none", "split"),
+        ),
+        _limit("app_cpus", "cores' time the sale may use; 0: no limit"),
+        _limit("postgres_cpus", "cores' time PostgreSQL may use; 0: no limit"),
+        _limit("redis_cpus", "cores' time Redis may use; 0: no limit"),
         Factor("stock", "int", "data", 1000, "tickets of the hot match", low=0, high=5000000),
         Factor(
             "rate",

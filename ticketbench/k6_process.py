@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
+from ticketbench import isolation
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Schedule, Slo
 
@@ -186,8 +187,11 @@ def _environment(execution: Execution) -> dict[str, str]:
 
 
 def held_to_cores(schedule: Schedule) -> int | None:
-    """Return how many cores k6 is held to under this load; None: as many as there are."""
-    return 1 if 0 < _peak_per_s(schedule) < ONE_CORE_BELOW_PER_S else None
+    """Return how many cores k6 is held to under this load and where ticketbench is pinned; None: all there are."""
+    if 0 < _peak_per_s(schedule) < ONE_CORE_BELOW_PER_S:
+        return 1
+    allowed = len(os.sched_getaffinity(0))  # k6 inherits it, and Go counts its cores by it
+    return allowed if allowed < len(isolation.CORES) else None
 
 
 def _peak_per_s(schedule: Schedule) -> float:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ticketbench import __version__
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.model import BinaryVersion, Environment
+from ticketbench.isolation import CORES, probe
+from ticketbench.model import BinaryVersion, Environment, Isolation
 
 
 def environment(
@@ -25,16 +26,22 @@ def environment(
         kernel=platform.release(),
         machine=platform.machine(),
         cpu_model=_cpu_model(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(CORES),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         virtualised=_virtualised(),
         nofile_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         python=platform.python_version(),
         ticketbench=__version__,
         target_sha256=target_sha256() if own_target else "",
+        isolation=isolation(),
         binaries=tuple(binaries),
         settings=dict(settings),
     )
+
+
+def isolation() -> Isolation:
+    """Return whether this machine can pin components and limit them, tried; what was tried does not stay."""
+    return probe()
 
 
 def target_sha256() -> str:

@@ -176,6 +176,21 @@ class BinaryVersion(Record):
     sha256: str
 
 
+class Split(Record):
+    """Which cores go to whom under ``pinning=split``: ``generator`` to k6, Prometheus, the sampler and ticketbench."""
+
+    generator: tuple[int, ...]
+    system: tuple[int, ...]
+
+
+class Isolation(Record):
+    """What a machine can do to keep components apart. An empty reason means that it can."""
+
+    split: Split | None = None
+    no_pinning: str = ""
+    no_limits: str = ""
+
+
 class Environment(Record):
     """The machine and the programs of a run. Nothing in it names a user, a host or a home."""
 
@@ -187,6 +202,7 @@ class Environment(Record):
     memory_bytes: int
     virtualised: str = ""
     nofile_limit: int = 0
+    isolation: Isolation = Isolation()
     python: str
     ticketbench: str
     target_sha256: str = ""

@@ -22,7 +22,7 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from ticketbench import __version__, factors, scenario, store
+from ticketbench import __version__, factors, machine, scenario, store
 from ticketbench.binaries import PARTS, Sighting, look
 from ticketbench.errors import EnvironmentFailure, TicketbenchError
 from ticketbench.k6_process import OTHER_FILES
@@ -432,7 +432,10 @@ def _root_way() -> str:
 
 
 def _isolation() -> str:
-    return "this version does not pin components to cores or limit them"
+    found = machine.isolation()
+    parts = [found.no_pinning or "components can be pinned (pinning=split)"]
+    parts.append(found.no_limits or "and limited in CPU (app_cpus, postgres_cpus, redis_cpus)")
+    return "; ".join(parts) if found.no_pinning or found.no_limits else " ".join(parts)
 
 
 # --- what is up, and what was left ------------------------------------------------------------------------------------

@@ -16,13 +16,14 @@ import psycopg
 import pytest
 import redis
 
-from ticketbench import factors
+from ticketbench import factors, machine
 from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
+from ticketbench.isolation import CORES, CpuGroup
 from ticketbench.model import Level
 from ticketbench.stack import Endpoints
 from ticketbench.stack.local import LocalStack
-from ticketbench.stack.process import Process, await_end, identify, labelled
+from ticketbench.stack.process import Process, await_end, descendants, identify, labelled
 from ticketbench.stack.state import folder_of, running
 
 
@@ -304,3 +305,32 @@ def test_what_is_stopped_in_a_reset_is_named_and_the_stack_can_be_ended(binaries
         stack.stop()
     assert labelled(stack.stack_id) == ()
     assert not folder_of(stack.stack_id).exists()
+
+
+def test_components_are_held_to_cores_and_limits_for_one_variant(stack: LocalStack) -> None:
+    found = machine.isolation()
+    if found.no_limits or found.split is None:
+        pytest.skip(found.no_limits or found.no_pinning)
+    endpoints = stack.apply(levels(pinning="split", app_cpus=0.5, postgres_cpus=0.4, redis_cpus=0.3))
+    roots = {part.name: identify(part.pid) for part in endpoints.components}
+    trees = {name: (root, *descendants([root])) for name, root in roots.items() if root is not None}
+    (state,) = [state for state in running() if state.stack_id == stack.stack_id]
+    groups = {Path(folder).name.rpartition("-")[2]: CpuGroup(Path(folder)) for folder in state.groups}
+    for name, cpus in (("app", 0.5), ("postgres", 0.4), ("redis", 0.3)):
+        assert groups[name].limited_to() == pytest.approx(cpus)
+        assert {process.pid for process in trees[name]} <= set(groups[name].pids())
+        assert {core for process in trees[name] for core in cores(process)} == set(found.split.system)
+    assert {core for process in trees["prometheus"] for core in cores(process)} == set(found.split.generator)
+    assert os.sched_getaffinity(0) == set(found.split.generator)
+
+    endpoints = stack.apply(levels())
+    assert [group.limited_to() for group in groups.values()] == [0, 0, 0]
+    assert os.sched_getaffinity(0) == set(CORES)
+    for part in endpoints.components:
+        root = identify(part.pid)
+        assert root is not None
+        assert {core for process in (root, *descendants([root])) for core in cores(process)} == set(CORES)
+
+
+def cores(process: Process) -> set[int]:
+    return set().union(*(os.sched_getaffinity(int(task.name)) for task in Path(f"/proc/{process.pid}/task").iterdir()))

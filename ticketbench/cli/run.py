@@ -19,7 +19,7 @@ from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageErro
 from ticketbench.events import Emit
 from ticketbench.model import Plan, Trial, TrialRecord
 from ticketbench.report.write import write
-from ticketbench.stack import Stack
+from ticketbench.stack import Stack, confinement
 from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
 from ticketbench.stack.external import ExternalStack, System
 from ticketbench.stack.local import LocalStack
@@ -48,6 +48,7 @@ def run(options: RunOptions) -> int:
     with interrupts.raised(), panel.drawer() as draw:
         provided = _provide(asked.system, draw)
         plan = _plan(asked.request, asked.script, provided.k6)
+        confinement.require(variant.levels for variant in plan.variants)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
             directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
@@ -75,6 +76,7 @@ def _resume(options: RunOptions, run_folder: str) -> int:
                 return _conclude(undertaking, options, None, signals)
             provided = _provide(system, draw)
             require_unchanged(resumed, provided.k6, provided.versions)
+            confinement.require(variant.levels for variant in resumed.plan.variants)
             return _measure(undertaking, options, provided, draw, signals)
 
 

@@ -12,6 +12,7 @@ from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, ignore
 from ticketbench.model import Level
+from ticketbench.stack.confinement import Confinement
 from ticketbench.stack.launch import Launcher, not_root
 from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
@@ -60,6 +61,7 @@ class LocalStack:
         self._most_workers = most_workers
         self._file = StateFile(run_id, keep=keep)
         self._launcher = Launcher(self._file.state.stack_id, self._file, ends_with_us=not keep)
+        self._confinement = Confinement(self._file)
         self._folder = self._file.folder
         self._logs = self._folder / "logs"
         self._metrics_ports: list[int] = []
@@ -179,6 +181,7 @@ class LocalStack:
     def _apply(self, levels: Mapping[str, Level]) -> Endpoints:
         store, prometheus, _, data, target = self._started()
         target.stop()
+        self._confinement.apply({}, self._pids())  # the reset is nobody's measurement, and need not be slow
         seed = factors.of_scope(levels, "data")
         data.reset(seed, lambda url: self._fill(seed, url))
         env = environment({**factors.of_scope(levels, "app"), **seed}, data.target_dsn(), store.url)
@@ -186,6 +189,8 @@ class LocalStack:
         if workers > self._most_workers:
             raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
         settings = self._start_target(env, workers)
+        # last of all: its start is not measured either, and what it started until now is found below it
+        self._confinement.apply(levels, self._pids())
         ports = self._metrics_ports[:workers]
         if self._keep:
             self._file.reachable(
@@ -209,6 +214,9 @@ class LocalStack:
             logs={name: self._logs / f"{name}.log" for name in ("app", "postgres", "redis", "prometheus")},
             dead=self.dead,
         )
+
+    def _pids(self) -> dict[str, int]:
+        return {component.name: component.pid for component in self._components(with_target=True)}
 
     def _fill(self, seed: Mapping[str, Level], url: str) -> None:
         store, *_ = self._started()
@@ -283,6 +291,7 @@ class LocalStack:
         SIGINT and SIGTERM are held back until it is done. Raises EnvironmentFailure where something cannot be ended.
         """
         with interrupts.deferred():
+            self._confinement.release()
             remove(self._file.state)
             self._launcher.reap()
             # from now on nothing of it should run, so nothing of it is dead

@@ -20,6 +20,7 @@ from typing import Any, Final
 from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.events import Emit, Notice
+from ticketbench.isolation import PREFIX, CpuGroup
 from ticketbench.model import SCHEMA_VERSION, Record
 from ticketbench.paths import state_dir
 from ticketbench.stack.process import (
@@ -60,8 +61,9 @@ class Access(Record):
 class StackState(Record):
     """One stack as its file says. ``starting`` is the component whose start was begun and not yet written down.
 
-    ``folders`` lie elsewhere and go with the stack. ``owner`` is the ticketbench that started it, None where its file
-    is lost. Processes count only within the boot that ``boot`` names.
+    ``folders`` lie elsewhere and go with the stack, as do ``groups``, the control groups that limit a component.
+    ``owner`` is the ticketbench that started it, None where its file is lost. Processes count only within the boot that
+    ``boot`` names.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -74,6 +76,7 @@ class StackState(Record):
     starting: str = ""
     processes: tuple[StackProcess, ...] = ()
     folders: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     access: Access | None = None
 
     @property
@@ -188,6 +191,10 @@ class StateFile:
         """Write down a folder elsewhere that goes with the stack."""
         self._change(folders=(*self.state.folders, str(folder)))
 
+    def add_group(self, folder: Path) -> None:
+        """Write down a control group that goes with the stack."""
+        self._change(groups=(*self.state.groups, str(folder)))
+
     def reachable(self, access: Access) -> None:
         """Write down where a stack that is kept can be reached."""
         self._change(access=access)
@@ -238,6 +245,7 @@ def remove(state: StackState) -> None:
     """
     with interrupts.deferred():
         end_processes(state)
+        _remove_groups(state)
         for folder in (*map(Path, state.folders), folder_of(state.stack_id)):
             _remove_folder(folder)
 
@@ -250,6 +258,14 @@ def take_down_leftovers(emit: Emit) -> None:
             with contextlib.suppress(EnvironmentFailure):
                 remove(state)
                 emit(Notice(f"took down what a killed run had left behind: {state.stack_id}"))
+
+
+def _remove_groups(state: StackState) -> None:
+    for folder in map(Path, state.groups):
+        if not folder.name.startswith(PREFIX):
+            continue  # a damaged file must not have us remove something else
+        if not CpuGroup(folder).remove():
+            raise EnvironmentFailure(f"cannot remove the control group {folder}", "its processes may hang: see inside")
 
 
 def end_processes(state: StackState) -> None:

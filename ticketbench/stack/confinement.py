@@ -1,0 +1,87 @@
+"""Carries out the factors of scope ``stack``: pins a stack's components to cores, and limits their CPU."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from ticketbench import isolation
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.isolation import CORES, CpuGroup
+from ticketbench.model import Level
+from ticketbench.stack.process import descendants, identify
+from ticketbench.stack.state import StateFile
+
+# The system under test. Whatever else is ours, k6 and the sampler too, belongs to the load generator's side.
+SYSTEM: Final = ("app", "postgres", "redis")
+
+
+def require(variants: Iterable[Mapping[str, Level]]) -> None:
+    """Raise EnvironmentFailure, with what to do, where this machine cannot do what one of these levels asks for."""
+    for levels in variants:
+        if levels.get("pinning") == "split":
+            isolation.split()
+        if any(_limits(levels).values()):
+            isolation.parent()
+
+
+def _limits(levels: Mapping[str, Level]) -> dict[str, float]:
+    return {name: float(levels.get(f"{name}_cpus", 0)) for name in SYSTEM}
+
+
+class Confinement:
+    """What the components of one stack are held to. Nothing is touched until a level asks for it."""
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+        self._groups: dict[str, CpuGroup] = {}
+        self._pinned = False
+
+    def apply(self, levels: Mapping[str, Level], pids: Mapping[str, int]) -> None:
+        """Hold the components with these root processes, and all below them, to what ``levels`` say.
+
+        What they start later inherits it. Call it when they have started what they start, and no load is on: what is
+        started meanwhile may escape. A level that is not there is lifted. Raises EnvironmentFailure.
+        """
+        try:
+            for name, cpus in _limits(levels).items():
+                self._limit(name, cpus, pids.get(name))
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"the CPU of a component cannot be limited: {error.filename}: {error.strerror}",
+                "`ticketbench doctor` tells what this machine can do",
+            ) from error
+        self._pin(levels.get("pinning") == "split", pids)
+
+    def _limit(self, name: str, cpus: float, pid: int | None) -> None:
+        group = self._groups.get(name)
+        if group is None:
+            if not cpus:
+                return
+            group = CpuGroup(isolation.parent() / f"{isolation.PREFIX}{self._file.state.stack_id}-{name}")
+            # written down first: a group that nobody knows of would stay until the machine is started anew
+            self._file.add_group(group.folder)
+            group.make()
+            self._groups[name] = group
+        group.limit(cpus)
+        if pid is not None:
+            group.add(set(_tree(pid)) - set(group.pids()))
+
+    def _pin(self, wanted: bool, pids: Mapping[str, int]) -> None:  # noqa: FBT001 - a state, not a switch
+        if not wanted and not self._pinned:
+            return
+        self._pinned = wanted
+        split = isolation.split() if wanted else None
+        system = {pid for name in SYSTEM if name in pids for pid in _tree(pids[name])}
+        isolation.pin(system, CORES if split is None else split.system)
+        isolation.pin(set(_tree(os.getpid())) - system, CORES if split is None else split.generator)
+
+    def release(self) -> None:
+        """Let ticketbench itself use all cores again; the components are being ended."""
+        if self._pinned:
+            self._pinned = False
+            isolation.pin([os.getpid()], CORES)
+
+
+def _tree(pid: int) -> tuple[int, ...]:
+    root = identify(pid)
+    return () if root is None else (pid, *(process.pid for process in descendants((root,))))
