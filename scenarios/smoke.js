@@ -5,7 +5,7 @@ import { check } from 'k6';
 
 import { uniqueName } from './lib/arrivals.js';
 import { listMatches, purchase, readMatch } from './lib/journeys.js';
-import { load } from './lib/params.js';
+import { HEADERS, load } from './lib/params.js';
 
 const ROUNDS = 3;
 const MATCH = 2; // a million tickets: it is never sold out
@@ -37,7 +37,7 @@ export const options = {
 
 function request(method, path, name, expected, body = null, headers = {}) {
   return http.request(method, `${params.baseUrl}${path}`, body === null ? null : JSON.stringify(body), {
-    headers: { 'Content-Type': 'application/json', ...headers },
+    headers: { ...HEADERS, 'Content-Type': 'application/json', ...headers },
     tags: { name },
     timeout: '5s',
     responseCallback: http.expectedStatuses(expected),

@@ -213,6 +213,15 @@ def addresses_of(url: str) -> tuple[str, ...]:
     return tuple(sorted(str(address).partition("%")[0] for address in found))
 
 
+def foreign_hosts(execution: Execution) -> tuple[str, ...]:
+    """Return the names and addresses of the target's host, longest first; none where it is this machine's loopback."""
+    addresses = execution.addresses
+    if all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        return ()
+    host = urlsplit(execution.base_url).hostname or ""
+    return tuple(sorted({host, *addresses} - {""}, key=len, reverse=True))
+
+
 def everything_but(addresses: Iterable[str]) -> tuple[str, ...]:
     """Return the networks that together are all IP addresses except ``addresses``: what k6 is forbidden to reach."""
     v4 = [ipaddress.IPv4Network("0.0.0.0/0")]

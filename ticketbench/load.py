@@ -16,6 +16,7 @@ from ticketbench.k6_process import (
     SUMMARY,
     Child,
     Execution,
+    foreign_hosts,
     free_port,
     held_to_cores,
     require_descriptors,
@@ -212,16 +213,17 @@ def _outcome(child: Child, seen: _Seen, on_acks: OnAcks) -> LoadOutcome:
     folder = child.execution.folder
     code = child.process.returncode
     secrets = tuple(child.execution.headers.values())
+    hosts = foreign_hosts(child.execution)
     summary = _read_summary(folder / SUMMARY)
-    log, console = k6.Log(k6.read_log(_lines(folder / LOG, secrets))), k6.Console()
+    log, console = k6.Log(k6.read_log(_lines(folder / LOG, secrets, hosts))), k6.Console()
     failure = None
     try:
         _keep_readable(folder / LOG, log)
-        on_acks(console.acks(_lines(folder / CONSOLE, secrets)))
+        on_acks(console.acks(_lines(folder / CONSOLE, secrets, hosts)))
         _keep_readable(folder / CONSOLE, console.said)  # from here on the purchases are only where on_acks put them
     except EnvironmentFailure as error:
         failure = error
-        if secrets:  # what k6 wrote itself may hold them, and what may be kept of it cannot be written
+        if secrets or hosts:  # what k6 wrote itself may hold them, and what may be kept of it cannot be written
             for name in (LOG, CONSOLE):
                 (folder / name).unlink(missing_ok=True)
     aborted = seen.aborted or _why_incomplete(child.execution.schedule, seen, code, log)
@@ -270,12 +272,15 @@ def _why_incomplete(schedule: Schedule, seen: _Seen, code: int, log: k6.Log) -> 
     return None
 
 
-def _lines(path: Path, secrets: Sequence[str]) -> Iterator[str]:
+def _lines(path: Path, secrets: Sequence[str], hosts: Sequence[str]) -> Iterator[str]:
     """Yield a log's lines as they may be kept; never all at once: an hour of purchases makes hundreds of megabytes."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                yield blot_out(line, secrets) if secrets else line
+                kept = blot_out(line, secrets) if secrets else line
+                for host in hosts:
+                    kept = kept.replace(host, "<target>")
+                yield kept
     except FileNotFoundError:
         return
 

@@ -3,6 +3,8 @@
 import http from 'k6/http';
 import { sleep } from 'k6';
 
+import { HEADERS } from './params.js';
+
 // A visitor gives up after this long. The target answers 503 after 2 s without a connection, so that only a target
 // that hangs gets here.
 const PATIENCE = '5s';
@@ -15,14 +17,14 @@ const OK = http.expectedStatuses(200);
 /** GET /matches. */
 export function listMatches(params) {
   return http.get(`${params.baseUrl}/matches`, {
-    tags: { name: 'matches' }, timeout: PATIENCE, responseCallback: OK,
+    headers: HEADERS, tags: { name: 'matches' }, timeout: PATIENCE, responseCallback: OK,
   });
 }
 
 /** GET /matches/{id}. */
 export function readMatch(params, match) {
   return http.get(`${params.baseUrl}/matches/${match}`, {
-    tags: { name: 'match' }, timeout: PATIENCE, responseCallback: OK,
+    headers: HEADERS, tags: { name: 'match' }, timeout: PATIENCE, responseCallback: OK,
   });
 }
 
@@ -30,7 +32,7 @@ export function readMatch(params, match) {
 export function validateTicket(params, number) {
   const code = `SEED-${String((number % 20000) + 1).padStart(6, '0')}`;
   return http.post(`${params.baseUrl}/tickets/${code}/validation`, null, {
-    tags: { name: 'validate' }, timeout: PATIENCE, responseCallback: OK,
+    headers: HEADERS, tags: { name: 'validate' }, timeout: PATIENCE, responseCallback: OK,
   });
 }
 
@@ -55,7 +57,7 @@ export function purchase(params, match, key) {
 
 function attempt(params, match, key) {
   return http.post(`${params.baseUrl}/matches/${match}/purchases`, JSON.stringify({ buyer: key }), {
-    headers: { 'Content-Type': 'application/json', 'Idempotency-Key': key },
+    headers: { ...HEADERS, 'Content-Type': 'application/json', 'Idempotency-Key': key },
     tags: { name: 'purchase' }, timeout: PATIENCE, responseType: 'text', responseCallback: ANSWERED,
   });
 }

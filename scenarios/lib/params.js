@@ -21,6 +21,9 @@ function address(problems) {
   return text;
 }
 
+/** The headers of --header, TICKETBENCH_HEADERS and the plan: every request sends them along. They may be secrets. */
+export const HEADERS = JSON.parse(__ENV.HEADERS || '{}');
+
 /**
  * Read the load parameters. `defaults` has `rate` (journeys per second), `duration` (seconds of the window) and, where
  * the scenario buys, `hotShare`. `journey_s` is how long one journey may keep a virtual user busy when the target is

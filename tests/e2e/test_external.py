@@ -100,7 +100,7 @@ def test_a_prometheus_that_dies_in_mid_run_takes_nothing_else_with_it(program: P
 def test_a_system_that_is_down_is_one_message(program: Program) -> None:
     done = program("run", *LOAD, "--target", f"http://127.0.0.1:{free_port()}")
     assert done.code == 4
-    assert "does not answer" in done.err
+    assert "the target does not answer" in done.err
     assert done.err.count("ticketbench: ") == 1
     assert program.runs() == []
     assert program.alive() == []

@@ -28,6 +28,7 @@ LEAST_COVERAGE: Final = 0.5
 _TOTALS_BY: Final = frozenset({"component", "mode", "kind", "resource"})
 # Scrapes further apart than this are somebody else's: a scrape of ours that fails leaves a gap of two seconds.
 COARSE_S: Final = 3.0
+LEAST_SAMPLES: Final = 2
 _NEXT_LABEL: Final = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]*=)")
 
 
@@ -86,12 +87,15 @@ class Series:
     def _growth(self, name: str, labels: Labels, values: Array, edges: Array) -> Array:
         known = ~np.isnan(values)
         t, total = self.t[known], np.maximum.accumulate(values[known])
-        if len(edges) == 2 and _too_coarse(t, edges):
-            return np.full(1, np.nan)
+        coarse = len(t) > 1 and float(np.median(np.diff(t))) > COARSE_S
+        if coarse and len(edges) == 2 and ((t >= edges[0]) & (t <= edges[1])).sum() < LEAST_SAMPLES:
+            return np.full(1, np.nan)  # a window with so few samples would get the figure of another time
         if _counts_events(name, labels):
             if not known[0]:
-                t, total = np.insert(t, 0, t[0] - 1.0), np.insert(total, 0, 0.0)
-            return np.diff(np.interp(edges, t, total))
+                before = [self.t[0], t[0] - 1.0] if t[0] - 1.0 > self.t[0] else [self.t[0]]
+                t, total = np.insert(t, 0, before), np.insert(total, 0, np.zeros(len(before)))
+            if not coarse:  # no news of events for a second or two is that there were none; of 15 s it is nothing
+                return np.diff(np.interp(edges, t, total))
         low, high = np.clip(edges[:-1], t[0], t[-1]), np.clip(edges[1:], t[0], t[-1])
         length, covered = np.diff(edges), high - low
         enough = (covered > 0) & (covered >= LEAST_COVERAGE * length)
@@ -145,13 +149,6 @@ class Series:
             return None
         whole = np.array([self.t[0], self.t[-1]])
         return known(self.increase(name, whole, where)[0])
-
-
-def _too_coarse(t: Array, edges: Array) -> bool:
-    """Tell a counter with so few samples that a window's figure would be that of another time: fewer than two in it."""
-    if len(t) < 2 or float(np.median(np.diff(t))) <= COARSE_S:
-        return False
-    return int(((t >= edges[0]) & (t <= edges[1])).sum()) < 2
 
 
 def _counts_events(name: str, labels: Labels) -> bool:

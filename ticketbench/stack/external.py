@@ -168,8 +168,9 @@ def ask(system: System, path: str) -> int:
             return client.get(url, headers=dict(system.headers)).status_code
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise EnvironmentFailure(
-            f"the target at {target.url} does not answer: {_why(error)}",
-            "start it, or correct --target; nothing was sent but this one request",
+            # the message is kept with a trial, the hint is not: the host's name stays out of the run directory
+            f"the target does not answer: {_why(error).replace(target.host, '<target>')}",
+            f"{url} was asked once, and nothing else was sent: start it, or correct --target",
         ) from error
 
 

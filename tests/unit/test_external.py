@@ -1,0 +1,250 @@
+"""Somebody else's system without one: options, what is recorded, and how a run of it is judged."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.unit.synthetic import run_record, spike, without
+from ticketbench import plan as planning
+from ticketbench.analysis.analyse import analyse, exit_code
+from ticketbench.analysis.compare import compare
+from ticketbench.analysis.series import Series
+from ticketbench.cli.external import ExternalOptions, require_same, system_of
+from ticketbench.conclusions import Analysis
+from ticketbench.errors import UsageError
+from ticketbench.logs import blot_out
+from ticketbench.model import ExternalSystem, MappedSignal, RunRecord
+from ticketbench.store import TrialData
+
+NO_FILE = planning.PlanFile(None, {}, {}, None, None, None)
+TARGET = "http://127.0.0.1:8000/shop"
+
+
+@pytest.fixture(autouse=True)
+def _no_headers_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TICKETBENCH_HEADERS", raising=False)
+
+
+def plan_file(tmp_path: Path, text: str) -> planning.PlanFile:
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    return planning.read_plan_file(path)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plan_file(tmp_path, f'target = "{TARGET}"\n[headers]\nA = "plan"\nB = "plan"\nC = "plan"\n')
+    monkeypatch.setenv("TICKETBENCH_HEADERS", "b: environment\n\nC: environment: with a colon\n")
+    problems: list[str] = []
+    system = system_of(ExternalOptions(headers=("c: flag",)), file, problems)
+    assert problems == []
+    assert system is not None
+    assert system.target.url == TARGET
+    assert dict(system.headers) == {"A": "plan", "b": "environment", "c": "flag"}
+
+
+def test_a_header_of_the_plan_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[headers]\nAuthorization = { env = "SHOP_TOKEN" }\n'
+    monkeypatch.setenv("SHOP_TOKEN", "Bearer abcdefgh")
+    assert plan_file(tmp_path, text).headers == {"Authorization": "Bearer abcdefgh"}
+    monkeypatch.delenv("SHOP_TOKEN")
+    with pytest.raises(UsageError, match=r"headers\.Authorization takes the variable SHOP_TOKEN, which is not set"):
+        plan_file(tmp_path, text)
+
+
+def test_faults_of_a_plan_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_file(tmp_path, 'target = 8000\nprometheus = true\nheaders = { A = 1 }\ntargets = "x"\n')
+    told = "\n".join(caught.value.problems)
+    for text in ("target = 8000 is not text", "prometheus = True is not text", "headers.A is neither", "'targets'"):
+        assert text in told
+
+
+def test_a_mapping_lies_beside_its_plan_and_a_bundled_one_does_not(tmp_path: Path) -> None:
+    assert plan_file(tmp_path, 'prometheus_mapping = "own.toml"').prometheus_mapping == str(tmp_path / "own.toml")
+    assert plan_file(tmp_path, 'prometheus_mapping = "bundled"').prometheus_mapping == "bundled"
+
+
+@pytest.mark.parametrize("header", ["X-A:", "X-A: a\nX-B: b", ": value", "X A: b", "X-Ä: b"])
+def test_what_is_no_header_is_refused(header: str) -> None:
+    problems: list[str] = []
+    assert system_of(ExternalOptions(target=TARGET, headers=(header,)), NO_FILE, problems) is None
+    assert len(problems) == 1
+
+
+def test_what_is_recorded_names_no_host_and_no_value() -> None:
+    options = ExternalOptions(
+        target=TARGET, prometheus="http://localhost:9090", headers=("Authorization: Bearer abcdefgh",)
+    )
+    problems: list[str] = []
+    system = system_of(options, NO_FILE, problems)
+    assert system is not None, problems
+    record = system.record()
+    text = record.model_dump_json()
+    assert not any(word in text for word in ("127.0.0.1", "localhost", "abcdefgh"))
+    assert (record.scheme, record.where, record.port, record.path) == ("http", "loopback", 8000, "/shop")
+    assert record.headers == ("Authorization",)
+    assert "abcdefgh" not in repr(system)
+    assert "abcdefgh" not in repr(options)
+    words = planning.external_words(record)
+    assert words[:2] == ["--target", TARGET]
+    assert words[-1] == "Authorization: ..."
+    require_same(system, record)
+    with pytest.raises(UsageError, match="port 8001 and 8000"):
+        require_same(system, record.model_copy(update={"port": 8001}))
+
+
+def test_of_another_machine_the_command_says_host_and_needs_the_permission_again() -> None:
+    record = ExternalSystem(scheme="https", where="remote", port=443, path="")
+    assert planning.external_words(record) == ["--target", "https://HOST:443", "--allow-remote-target"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("said Bearer abc-def-ghi", "said ***"),
+        ("token=abc-def-ghi.", "token=***."),
+        ("a Bearer of news", "a *** of news"),
+        ('"q\\"uoted-secret"', '"***"'),
+        ('{\\"k\\":\\"q\\\\\\"uoted-secret\\"}', '{\\"k\\":\\"***\\"}'),
+        ("7 of 9", "7 of 9"),
+    ],
+)
+def test_secrets_are_blotted_out_of_what_is_kept(text: str, kept: str) -> None:
+    assert blot_out(text, ["Bearer abc-def-ghi", 'q"uoted-secret', "7"]) == kept
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+SIGNALS = (
+    MappedSignal(column="app.requests", kind="counter", unit="requests"),
+    MappedSignal(column="app.inflight", kind="gauge", unit="requests"),
+    MappedSignal(column="resource.used{resource=seats}", kind="gauge"),
+    MappedSignal(column="resource.capacity{resource=seats}", kind="gauge"),
+)
+
+
+def external(where: str = "loopback", **changes: Any) -> RunRecord:
+    run = run_record(stack="external", **changes)
+    system = ExternalSystem.model_validate(
+        {"scheme": "http", "where": where, "port": 8000, "path": "", "mapping": "m", "signals": SIGNALS}
+    )
+    return run.model_copy(update={"plan": run.plan.model_copy(update={"external": system})})
+
+
+_SERVERS = tuple(f"{name}{{component={of}}}" for name in ("cpu_s", "run_delay_s") for of in ("postgres", "redis"))
+
+
+def trial(**columns: Any) -> TrialData:
+    """Return a trial of k6 and the machine only, with ``columns`` in the place of the app's."""
+    data = replace(without(spike().build(ledger=None), "app.", "pg.", "redis.", *_SERVERS), ledger=None)
+    assert data.series is not None
+    return replace(data, series=data.series.assign(**columns)) if columns else data
+
+
+def judged(data: TrialData, run: RunRecord | None = None) -> Analysis:
+    return analyse(run or external(), [data])
+
+
+def test_nothing_is_audited_and_that_is_neither_a_pass_nor_a_fault() -> None:
+    analysis = judged(trial())
+    (variant,) = analysis.variants
+    assert variant.integrity.status == "not_audited"
+    assert variant.integrity.oversold is None
+    assert analysis.outcome.status == "pass"
+    assert exit_code(analysis) == 0
+    assert "integrity not audited: the system is external" in analysis.outcome.sentence
+
+
+def test_on_a_stack_of_ours_the_same_trial_is_invalid() -> None:
+    analysis = analyse(run_record(), [trial()])
+    assert analysis.variants[0].integrity.status == "unknown"
+    assert exit_code(analysis) == 3
+
+
+def test_a_rule_without_its_series_could_not_be_checked() -> None:
+    reasons = " ".join(judged(trial()).variants[0].validity.reasons)
+    assert "whether anybody else used the system meanwhile could not be checked" in reasons
+
+
+def test_more_used_than_there_is_stands_beside_not_audited() -> None:
+    data = trial(**{"resource.used{resource=seats}": 53.0, "resource.capacity{resource=seats}": 50.0})
+    (variant,) = judged(data).variants
+    assert variant.integrity.status == "not_audited"
+    assert variant.integrity.reasons[0].startswith("seats: 53 used of a capacity of 50, 3 more than there are")
+    assert variant.signals.saturation["seats"].utilisation == pytest.approx(1.06)
+
+
+def test_as_much_used_as_there_is_is_nothing_to_say() -> None:
+    data = trial(**{"resource.used{resource=seats}": 50.0, "resource.capacity{resource=seats}": 50.0})
+    assert len(judged(data).variants[0].integrity.reasons) == 1
+
+
+def test_fewer_requests_than_k6_sent_are_noted_and_contradict_nothing() -> None:
+    data = trial()
+    assert data.series is not None
+    data = trial(**{"app.requests{route=/}": np.linspace(0, 500, len(data.series))})
+    (variant,) = judged(data).variants
+    assert variant.validity.status == "valid"
+    assert any(
+        "counts requests in another way, which could not be checked" in text for text in variant.validity.reasons
+    )
+
+
+def busy_others() -> TrialData:
+    data = trial()
+    assert data.series is not None
+    seconds = np.arange(len(data.series), dtype=float)
+    return trial(**{"cpu_s{component=other}": seconds * 0.8})  # of two cores
+
+
+def test_cpu_of_others_may_be_the_systems_own_on_this_machine_only() -> None:
+    (here,) = judged(busy_others()).variants
+    assert here.validity.status == "valid"
+    assert any("so whether others disturbed it could not be checked" in text for text in here.validity.reasons)
+    (there,) = judged(busy_others(), external("remote")).variants
+    assert there.validity.status == "lower_bound"
+
+
+def coarse(every: int) -> pd.Series:
+    data = trial()
+    assert data.series is not None
+    rows = np.arange(len(data.series))
+    return pd.Series(np.where(rows % every == 0, rows * 10.0, np.nan), index=data.series.index)
+
+
+def test_the_systems_own_figures_come_from_its_samples() -> None:
+    data = trial(**{"app.requests{route=/a}": coarse(5), "app.inflight": coarse(10)})
+    own = {signal.column: signal for signal in judged(data).variants[0].own}
+    assert own["app.requests{route=/a}"].value == pytest.approx(10)
+    assert own["app.requests{route=/a}"].most is None
+    assert own["app.inflight"].most == 300
+    assert "resource.used{resource=seats}" not in own  # never 0 where nothing was there
+
+
+def test_a_window_with_fewer_than_two_samples_has_no_figure() -> None:
+    series = Series(pd.DataFrame({"x": [0.0, *[np.nan] * 14, 150.0, *[np.nan] * 14, 300.0]}, index=np.arange(31.0)))
+    assert np.isnan(series.increase("x", np.array([3.0, 13.0]))[0])
+    assert np.isnan(series.increase("x", np.array([3.0, 20.0]))[0])
+    assert series.increase("x", np.array([0.0, 30.0]))[0] == 300
+
+
+def test_two_runs_of_it_can_be_compared_by_what_is_known() -> None:
+    sides = [external(run_id=f"2026112{n}T120000Z-spike") for n in (2, 3)]
+    comparison = compare(*((side, judged(trial(), side)) for side in sides))
+    assert [one.signal for one in comparison.findings if one.gates] == ["errors.ratio"]
+    assert comparison.sentence.startswith("20261123T120000Z-spike against 20261122T120000Z-spike: errors.ratio")
+
+
+def test_a_system_here_and_one_there_are_unlike() -> None:
+    here, there = external(), external("remote", run_id="20261123T120000Z-spike")
+    with pytest.raises(UsageError, match="system on loopback and remote"):
+        compare((here, judged(trial(), here)), (there, judged(trial(), there)))
