@@ -13,7 +13,7 @@ from ticketbench import plan as planning
 from ticketbench.analysis.analyse import analyse, exit_code
 from ticketbench.analysis.compare import compare
 from ticketbench.analysis.series import Series
-from ticketbench.cli.external import ExternalOptions, require_same, system_of
+from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, require_same, system_of
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import UsageError
 from ticketbench.logs import blot_out
@@ -32,7 +32,10 @@ def _no_headers_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan_file(tmp_path: Path, text: str) -> planning.PlanFile:
     path = tmp_path / "plan.toml"
     path.write_text(text)
-    return planning.read_plan_file(path)
+    file, problems = planning.read_plan_file(path)
+    if problems:
+        raise UsageError(*problems)
+    return file
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -49,6 +52,25 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_plan(
     assert system is not None
     assert system.target.url == TARGET
     assert dict(system.headers) == {"A": "plan", "b": "environment", "c": "flag"}
+
+
+def test_a_fault_is_told_by_the_name_that_it_was_given_under(tmp_path: Path) -> None:
+    file = plan_file(tmp_path, 'target = "shop"\n')
+    problems: list[str] = []
+    options = ExternalOptions(prometheus="9090", selector="x", from_variables=frozenset({"prometheus"}))
+    assert system_of(options, file, problems) is None
+    assert [problem.split(" '")[0] for problem in problems] == [
+        "plan: target",
+        "TICKETBENCH_PROMETHEUS",
+        "--prometheus-selector",
+    ]
+
+
+def test_a_variable_for_all_runs_contradicts_no_other_stack() -> None:
+    problems: list[str] = []
+    options = ExternalOptions(target=TARGET, prometheus=TARGET, from_variables=frozenset({"target"}))
+    refuse_elsewhere(options, NO_FILE, "local", problems)
+    assert problems == ["--prometheus belongs to --stack external (the stack is local)"]
 
 
 def test_a_header_of_the_plan_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

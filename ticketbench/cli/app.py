@@ -58,6 +58,12 @@ def root(
     """Load-test a real ticket sale, audit its ledger, and find out what breaks first."""
 
 
+def _from_variables(context: typer.Context, *names: str) -> frozenset[str]:
+    """Return those of the options that a variable of the environment gave."""
+    sources = ((name, context.get_parameter_source(name)) for name in names)
+    return frozenset(name for name, source in sources if source is not None and source.name == "ENVIRONMENT")
+
+
 @app.command("run")
 def run_command(
     context: typer.Context,
@@ -163,12 +169,14 @@ def run_command(
                     selector=prometheus_selector,
                     headers=tuple(header or ()),
                     allow_remote=allow_remote_target,
+                    from_variables=frozenset(
+                        name.removeprefix("prometheus_")
+                        for name in _from_variables(
+                            context, "target", "prometheus", "prometheus_mapping", "prometheus_selector"
+                        )
+                    ),
                 ),
-                from_variables=frozenset(
-                    name
-                    for name in ("trials", "seed", "stack", "output")
-                    if (source := context.get_parameter_source(name)) is not None and source.name == "ENVIRONMENT"
-                ),
+                from_variables=_from_variables(context, "trials", "seed", "stack", "output"),
             )
         )
     )

@@ -21,7 +21,10 @@ _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]+")
 
 @dataclass(frozen=True)
 class ExternalOptions:
-    """The options as given: flag or ``TICKETBENCH_*``; None where nothing was said. Headers may be secrets."""
+    """The options as given: flag or ``TICKETBENCH_*``; None where nothing was said. Headers may be secrets.
+
+    ``from_variables`` names those that a variable of the environment gave.
+    """
 
     target: str | None = None
     prometheus: str | None = None
@@ -29,6 +32,32 @@ class ExternalOptions:
     selector: str | None = None
     headers: tuple[str, ...] = field(default=(), repr=False)
     allow_remote: bool = False
+    from_variables: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Said:
+    """An option's value, and the name under which it was given: its flag, its variable or its key of the plan."""
+
+    name: str
+    value: str | None
+
+
+_FLAGS: Final = {
+    "target": "--target",
+    "prometheus": "--prometheus",
+    "mapping": "--prometheus-mapping",
+    "selector": "--prometheus-selector",
+}
+
+
+def _said(options: ExternalOptions, file: PlanFile, option: str) -> _Said:
+    flag = _FLAGS[option]
+    key = flag.removeprefix("--").replace("-", "_")
+    if given := getattr(options, option):
+        return _Said(f"TICKETBENCH_{key.upper()}" if option in options.from_variables else flag, given)
+    planned = getattr(file, key)
+    return _Said(f"plan: {key}" if planned else flag, planned or None)
 
 
 def system_of(options: ExternalOptions, file: PlanFile, problems: list[str]) -> System | None:
@@ -36,22 +65,23 @@ def system_of(options: ExternalOptions, file: PlanFile, problems: list[str]) -> 
 
     Every fault is added to ``problems``, none with a header's value. Looks the hosts' names up; sends nothing.
     """
-    target = _address("--target", options.target or file.target, options.allow_remote, problems)
-    if not (options.target or file.target):
+    wanted, theirs = _said(options, file, "target"), _said(options, file, "prometheus")
+    target = _address(wanted, options.allow_remote, problems)
+    if wanted.value is None:
         problems.append("--target is missing: the address of your system, such as http://127.0.0.1:8000")
-    prometheus = _address("--prometheus", options.prometheus or file.prometheus, options.allow_remote, problems)
+    prometheus = _address(theirs, options.allow_remote, problems)
     headers = _headers(options.headers, file.headers, problems)
-    mapping_text = options.mapping or file.prometheus_mapping
-    selector = check_selector("--prometheus-selector", options.selector or file.prometheus_selector or "", problems)
-    source = None
-    if prometheus is None and not (options.prometheus or file.prometheus):
+    chosen, which = _said(options, file, "mapping"), _said(options, file, "selector")
+    selector = check_selector(which.name, which.value or "", problems)
+    if theirs.value is None:
         problems += [
-            f"{option} says how to read a Prometheus: give --prometheus URL too"
-            for option, given in (("--prometheus-mapping", mapping_text), ("--prometheus-selector", selector))
-            if given
+            f"{said.name} says how to read a Prometheus: give --prometheus URL too"
+            for said in (chosen, which)
+            if said.value
         ]
+    source = None
     try:
-        mapping = read_mapping(find_mapping("--prometheus-mapping", mapping_text or DEFAULT_MAPPING))
+        mapping = read_mapping(find_mapping(chosen.name, chosen.value or DEFAULT_MAPPING))
     except UsageError as error:
         problems += error.problems
     else:
@@ -63,18 +93,15 @@ def system_of(options: ExternalOptions, file: PlanFile, problems: list[str]) -> 
 
 
 def refuse_elsewhere(options: ExternalOptions, file: PlanFile, stack: str, problems: list[str]) -> None:
-    """Add a problem for each option that only the external stack has, where the stack is another one."""
-    said = {
-        "--target": options.target or file.target,
-        "--prometheus": options.prometheus or file.prometheus,
-        "--prometheus-mapping": options.mapping or file.prometheus_mapping,
-        "--prometheus-selector": options.selector or file.prometheus_selector,
-        "--header": options.headers or file.headers,
-        "--allow-remote-target": options.allow_remote,
-    }
-    problems += [
-        f"{option} belongs to --stack external (the stack is {stack})" for option, given in said.items() if given
-    ]
+    """Add a problem for each option that only the external stack has, where the stack is another one.
+
+    A variable of the environment stands for all runs, and contradicts none.
+    """
+    said = [_said(options, file, option) for option in _FLAGS if option not in options.from_variables]
+    names = [one.name for one in said if one.value]
+    names += ["--header"] if options.headers else ["plan: headers"] if file.headers else []
+    names += ["--allow-remote-target"] if options.allow_remote else []
+    problems += [f"{name} belongs to --stack external (the stack is {stack})" for name in names]
 
 
 def require_same(system: System, recorded: ExternalSystem) -> None:
@@ -89,14 +116,14 @@ def require_same(system: System, recorded: ExternalSystem) -> None:
         raise UsageError(*problems, hint="trials of both would not be comparable: measure a new run")
 
 
-def _address(option: str, text: str | None, allow_remote: bool, problems: list[str]) -> Address | None:
-    if not text:
+def _address(said: _Said, allow_remote: bool, problems: list[str]) -> Address | None:
+    if said.value is None:
         return None
-    address = parse_address(option, text, problems)
+    address = parse_address(said.name, said.value, problems)
     if address is not None and not address.on_loopback and not allow_remote:
         problems.append(
-            f"{option} {address.url!r} is not on this machine ({', '.join(address.numbers)}): only loopback addresses "
-            "may be used, unless --allow-remote-target says that you may put load on it"
+            f"{said.name} {address.url!r} is not on this machine ({', '.join(address.numbers)}): only loopback "
+            "addresses may be used, unless --allow-remote-target says that you may put load on it"
         )
         return None
     return address
