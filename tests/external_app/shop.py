@@ -46,9 +46,13 @@ def running(folder: Path, binaries: Binaries, launcher: Launcher, **settings: st
         _await_sample(prometheus, 'up{job="app"} == 1')
         yield Shop(f"http://127.0.0.1:{port}", app.pid, prometheus)
     finally:
-        app.terminate()
-        app.wait(10)
         prometheus.stop()
+        app.terminate()
+        try:
+            app.wait(10)
+        except subprocess.TimeoutExpired:  # it lets its last requests come to their end, which may take
+            app.kill()
+            app.wait()
 
 
 def _await_answer(url: str, app: "subprocess.Popen[bytes]") -> None:

@@ -240,7 +240,8 @@ def coarse(every: int) -> pd.Series:
     data = trial()
     assert data.series is not None
     rows = np.arange(len(data.series))
-    return pd.Series(np.where(rows % every == 0, rows * 10.0, np.nan), index=data.series.index)
+    sampled = (rows % every == 0) | (rows == rows[-1])  # as the first scrape after the load is
+    return pd.Series(np.where(sampled, rows * 10.0, np.nan), index=data.series.index)
 
 
 def test_the_systems_own_figures_come_from_its_samples() -> None:
@@ -248,7 +249,7 @@ def test_the_systems_own_figures_come_from_its_samples() -> None:
     own = {signal.column: signal for signal in judged(data).variants[0].own}
     assert own["app.requests{route=/a}"].value == pytest.approx(10)
     assert own["app.requests{route=/a}"].most is None
-    assert own["app.inflight"].most == 300
+    assert own["app.inflight"].most == 300  # the last one lies beyond the window
     assert "resource.used{resource=seats}" not in own  # never 0 where nothing was there
 
 
@@ -257,6 +258,14 @@ def test_a_window_with_fewer_than_two_samples_has_no_figure() -> None:
     assert np.isnan(series.increase("x", np.array([3.0, 13.0]))[0])
     assert np.isnan(series.increase("x", np.array([3.0, 20.0]))[0])
     assert series.increase("x", np.array([0.0, 30.0]))[0] == 300
+
+
+def test_events_are_counted_up_to_the_last_scrape_and_not_beyond() -> None:
+    samples = [np.nan, 5.0, *[np.nan] * 4, 40.0, *[np.nan] * 4, 70.0, *[np.nan] * 9]
+    series = Series(pd.DataFrame({"app.requests{route=/a}": samples}, index=np.arange(float(len(samples)))))
+    assert series.increase("app.requests", np.array([0.0, 12.0]))[0] == 70  # it began at 0: the column came up in row 1
+    assert series.increase("app.requests", np.array([6.0, 16.0]))[0] == 30
+    assert np.isnan(series.increase("app.requests", np.array([6.0, 20.0]))[0])  # a scrape that is due and not there
 
 
 def test_two_runs_of_it_can_be_compared_by_what_is_known() -> None:

@@ -87,15 +87,17 @@ class Series:
     def _growth(self, name: str, labels: Labels, values: Array, edges: Array) -> Array:
         known = ~np.isnan(values)
         t, total = self.t[known], np.maximum.accumulate(values[known])
-        coarse = len(t) > 1 and float(np.median(np.diff(t))) > COARSE_S
+        gap_s = float(np.median(np.diff(t))) if len(t) > 1 else 0.0
+        coarse = gap_s > COARSE_S
         if coarse and len(edges) == 2 and ((t >= edges[0]) & (t <= edges[1])).sum() < LEAST_SAMPLES:
             return np.full(1, np.nan)  # a window with so few samples would get the figure of another time
         if _counts_events(name, labels):
             if not known[0]:
                 before = [self.t[0], t[0] - 1.0] if t[0] - 1.0 > self.t[0] else [self.t[0]]
                 t, total = np.insert(t, 0, before), np.insert(total, 0, np.zeros(len(before)))
-            if not coarse:  # no news of events for a second or two is that there were none; of 15 s it is nothing
-                return np.diff(np.interp(edges, t, total))
+            grown = np.diff(np.interp(edges, t, total))
+            # no news of events for a second or two is that there were none; for longer than a scrape it is nothing
+            return np.where(edges[1:] > t[-1] + gap_s, np.nan, grown) if coarse else grown
         low, high = np.clip(edges[:-1], t[0], t[-1]), np.clip(edges[1:], t[0], t[-1])
         length, covered = np.diff(edges), high - low
         enough = (covered > 0) & (covered >= LEAST_COVERAGE * length)
