@@ -235,7 +235,7 @@ def _varint(value: int) -> bytes:
 
 
 def _signed(value: int) -> bytes:
-    return _varint((value << 1) ^ (value >> 63) & (2**64 - 1))
+    return _varint(2 * value if value >= 0 else -2 * value - 1)  # zigzag
 
 
 def _field(number: int, content: bytes) -> bytes:
