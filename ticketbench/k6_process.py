@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from ticketbench import isolation
+from ticketbench.descriptors import OTHER_FILES
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Schedule, Slo
 
@@ -30,7 +31,6 @@ TREND_STATS: Final = "avg,min,med,max,p(90),p(95),p(99),count"
 ONE_CORE_BELOW_PER_S: Final = 500.0
 
 STOP_LIMIT_S: Final = 4.0  # between SIGINT and SIGKILL: enough for teardown and summary
-OTHER_FILES: Final = 100  # descriptors of k6 beside one connection for each virtual user
 
 # Where a user's own certificate authorities are, for a target with https.
 CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -24,8 +24,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from ticketbench import __version__, factors, machine, scenario, store
 from ticketbench.binaries import PARTS, Sighting, look
+from ticketbench.descriptors import OTHER_FILES
 from ticketbench.errors import EnvironmentFailure, TicketbenchError
-from ticketbench.k6_process import OTHER_FILES
 from ticketbench.paths import cache_dir, state_dir
 from ticketbench.stack import state
 from ticketbench.stack.launch import can_unshare

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ticketbench import binaries as binaries_module
-from ticketbench import factors, interrupts, paths, runner, scenario, store
+from ticketbench import descriptors, factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output, panel, verdict
@@ -49,6 +49,7 @@ def run(options: RunOptions) -> int:
         provided = _provide(asked.system, draw)
         plan = _plan(asked.request, asked.script, provided.k6)
         confinement.require(variant.levels for variant in plan.variants)
+        descriptors.require(plan)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
             directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
@@ -77,6 +78,7 @@ def _resume(options: RunOptions, run_folder: str) -> int:
             provided = _provide(system, draw)
             require_unchanged(resumed, provided.k6, provided.versions)
             confinement.require(variant.levels for variant in resumed.plan.variants)
+            descriptors.require(resumed.plan)
             return _measure(undertaking, options, provided, draw, signals)
 
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.stack.process import LABEL, Process, exit_text, identify, last_lines
+from ticketbench.stack.process import LABEL, Process, exit_text, identify, last_lines, remedy
 
 # What a server needs of our environment. PGPORT, PGDATA, REDIS_... and the like would change what it does.
 INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "SSL_CERT_FILE")
@@ -197,7 +197,7 @@ class Launcher:
         if status != 0:
             raise EnvironmentFailure(
                 f"{component} failed ({exit_text(launched.popen)}); its log ends: {last_lines(log)}",
-                "a full disk or a damaged program are the usual causes; the log says which",
+                remedy(last_lines(log, 12)),
             )
         self._journal.ended(component)
 

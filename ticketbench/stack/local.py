@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from ticketbench.model import Level
 from ticketbench.stack.confinement import Confinement
 from ticketbench.stack.launch import Launcher, not_root
 from ticketbench.stack.postgres import PostgresServer
+from ticketbench.stack.process import remedy
 from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
 from ticketbench.stack.reset import Data
 from ticketbench.stack.servers import (
@@ -84,9 +85,9 @@ class LocalStack:
         """
         try:
             take_down_leftovers(self._emit)
-            self._file.create()
-            self._logs.mkdir()
-            with self._watching():
+            with self._watching(), _writing():
+                self._file.create()
+                self._logs.mkdir()
                 self._start_servers()
             return self._servers()
         except BaseException:
@@ -175,7 +176,7 @@ class LocalStack:
         died or was stopped, the sale does not start, the disk is full. The stack is still to be stopped then.
         """
         self._fail_if_dead()
-        with self._watching():
+        with self._watching(), _writing():
             return self._apply(levels)
 
     def _apply(self, levels: Mapping[str, Level]) -> Endpoints:
@@ -298,6 +299,17 @@ class LocalStack:
             for part in (self._target, self._prometheus, self._redis, self._postgres):
                 if part is not None:
                     part.launched = None
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what the system refuses to the stack's own files (a full disk, a lost right) into EnvironmentFailure."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"the stack cannot use {error.filename or 'its folder'}: {error.strerror}", remedy(error.strerror or "")
+        ) from error
 
 
 def _distinct_ports(count: int) -> list[int]:

@@ -14,6 +14,9 @@ from ticketbench.model import Record
 # The environment variable that labels every process of a stack with the stack's id.
 LABEL: Final = "TICKETBENCH_STACK"
 POLL_S: Final = 0.01
+# What programs write where the disk, or a quota on it, is used up, and where they may open no more files.
+DISK_FULL: Final = ("no space left on device", "disk quota exceeded")
+FILES_SHORT: Final = ("insufficient file descriptors", "too many open files")
 
 # How each component is ended: a signal, and the seconds until what is left of it is killed. Nothing that they could
 # still write is of use: their logs are kept before, their data are removed after. PostgreSQL alone gets to clean up,
@@ -173,6 +176,16 @@ def exit_text(process: subprocess.Popen[bytes]) -> str:
         return f"killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"killed by signal {-status}"
+
+
+def remedy(said: str) -> str:
+    """Return what to do about a process that ended with these words."""
+    words = said.lower()
+    if any(cause in words for cause in DISK_FULL):
+        return "the disk of the state folder is full: free some space, or point TICKETBENCH_STATE at another"
+    if any(cause in words for cause in FILES_SHORT):
+        return "too few open files are allowed: raise the limit (ulimit -n)"
+    return "a missing right or a damaged program are the usual causes; the log says which"
 
 
 def last_lines(log: Path, count: int = 5) -> str:

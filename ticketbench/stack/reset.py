@@ -15,6 +15,7 @@ from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Level
 from ticketbench.stack.patience import patience
 from ticketbench.stack.postgres import PostgresServer
+from ticketbench.stack.process import remedy
 from ticketbench.stack.servers import RedisServer
 
 DATABASE: Final = "tickets"
@@ -108,9 +109,7 @@ class Data:
                 yield connection
         except psycopg.Error as error:
             why = str(error).strip() or type(error).__name__
-            raise EnvironmentFailure(
-                f"PostgreSQL does not do what a reset needs: {why}", "its log says more; is the disk full?"
-            ) from error
+            raise EnvironmentFailure(f"PostgreSQL does not do what a reset needs: {why}", remedy(why)) from error
 
     def settings(self) -> dict[str, str]:
         """Return the servers' settings that matter, as they hold now. Raises EnvironmentFailure."""

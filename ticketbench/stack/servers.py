@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.stack.launch import OURSELVES, Identity, Launched, Launcher, base_environment
-from ticketbench.stack.process import ENDING, await_end, descendants, exit_text, go_on, last_lines
+from ticketbench.stack.process import ENDING, await_end, descendants, exit_text, go_on, last_lines, remedy
 
 LOOPBACK: Final = "127.0.0.1"
 PORT_ATTEMPTS: Final = 5
@@ -125,7 +125,7 @@ class Server(abc.ABC):
         if BUSY in said.lower() and self._attempts < PORT_ATTEMPTS:
             self.launch()
             return
-        hint = "a full disk, a missing right or a damaged program are the usual causes; the log says which"
+        hint = remedy(said)
         if BUSY in said.lower():
             hint = f"{PORT_ATTEMPTS} free ports in a row were taken by others: look at what runs on this machine"
         raise EnvironmentFailure(

@@ -36,6 +36,7 @@ from ticketbench.stack.process import (
 from ticketbench.store import parse_record, write_atomically
 
 STATE_FILE: Final = "stack.json"
+STATE_HINT: Final = "point TICKETBENCH_STATE at a folder you may write to"
 KILL_TIMEOUT_S: Final = 10.0
 # A process that forks while its family is being killed is caught in the next round.
 KILL_ROUNDS: Final = 5
@@ -160,9 +161,7 @@ class StateFile:
             self._write(beside)
             beside.rename(self.folder)
         except OSError as error:
-            raise EnvironmentFailure(
-                f"cannot make {self.folder}: {error.strerror}", "point TICKETBENCH_STATE at a folder you may write to"
-            ) from error
+            raise EnvironmentFailure(f"cannot make {self.folder}: {error.strerror}", STATE_HINT) from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -209,6 +208,8 @@ class StateFile:
         old = os.umask(0o077)
         try:
             write_atomically(path, self.state.model_dump_json(indent=1).encode() + b"\n")
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(error.message, f"free some space, or {STATE_HINT}") from error
         finally:
             os.umask(old)
 
@@ -223,7 +224,7 @@ def running() -> tuple[StackState, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise EnvironmentFailure(f"cannot read {stacks_dir()}: {error.strerror}") from error
+        raise EnvironmentFailure(f"cannot read {stacks_dir()}: {error.strerror}", STATE_HINT) from error
     found = []
     for folder in folders:
         path = folder / STATE_FILE
