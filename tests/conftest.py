@@ -6,12 +6,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from ticketbench.binaries import Binaries, provide
 from ticketbench.stack.launch import Launcher, NoJournal
 from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.servers import PrometheusServer, RedisServer
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

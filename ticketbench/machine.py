@@ -1,25 +1,33 @@
 """The machine that a run was measured on, without a word about who owns it."""
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 import platform
 import resource
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Final
 
-from ticketbench import __version__
+from ticketbench import __version__, limits
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.isolation import CORES, probe
 from ticketbench.model import BinaryVersion, Environment, Isolation
 
 
 def environment(
-    binaries: Sequence[BinaryVersion], settings: Mapping[str, str], *, own_target: bool = True
+    binaries: Sequence[BinaryVersion],
+    settings: Mapping[str, str],
+    *,
+    own_target: bool = True,
+    other_cpu: float | None = None,
 ) -> Environment:
     """Describe this machine, the programs that take part and the settings of the servers.
 
-    Without ``own_target`` the system is somebody else's, and no version of it is known.
+    ``other_cpu`` is what :class:`ticketbench.others.OthersWatch` saw. Without ``own_target`` the system is somebody
+    else's, and no version of it is known.
     """
     return Environment(
         os=_os_name(),
@@ -29,14 +37,39 @@ def environment(
         cores=len(CORES),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         virtualised=_virtualised(),
+        machine_cores=os.cpu_count() or 0,
+        cpu_quota_cores=limits.cpu_quota(),
+        memory_limit_bytes=limits.memory_limit(),
+        governor=", ".join(limits.governors()),
+        turbo=limits.turbo(),
+        frequency_hz=limits.frequency_hz(),
+        load_average=os.getloadavg()[0],
+        other_cpu=other_cpu,
         nofile_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         python=platform.python_version(),
         ticketbench=__version__,
         target_sha256=target_sha256() if own_target else "",
         isolation=isolation(),
+        packages=packages() if own_target else {},
         binaries=tuple(binaries),
         settings=dict(settings),
     )
+
+
+# What decides how fast the target is, beside its own code.
+PACKAGES: Final = (
+    "asyncpg", "fastapi", "httptools", "msgspec", "orjson", "prometheus-client", "psycopg", "pydantic", "redis",
+    "sqlalchemy", "starlette", "uvicorn", "uvloop",
+)  # fmt: skip
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of the packages that the target may run on, of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def isolation() -> Isolation:

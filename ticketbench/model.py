@@ -192,7 +192,13 @@ class Isolation(Record):
 
 
 class Environment(Record):
-    """The machine and the programs of a run. Nothing in it names a user, a host or a home."""
+    """The machine and the programs of a run. Nothing in it names a user, a host or a home.
+
+    ``cores`` are those we may use, ``machine_cores`` all of them. ``cpu_quota_cores`` and ``memory_limit_bytes`` are
+    what control groups allow, None without a limit. ``other_cpu`` is the share of the machine's CPU that others took
+    while the stack came up. ``packages`` are the versions of what the target runs on. What cannot be read is empty, 0
+    or None.
+    """
 
     os: str
     kernel: str
@@ -201,11 +207,20 @@ class Environment(Record):
     cores: int
     memory_bytes: int
     virtualised: str = ""
+    machine_cores: int = 0
+    cpu_quota_cores: float | None = None
+    memory_limit_bytes: int | None = None
+    governor: str = ""
+    turbo: str = ""
+    frequency_hz: float | None = None
+    load_average: float | None = None
+    other_cpu: float | None = None
     nofile_limit: int = 0
     isolation: Isolation = Isolation()
     python: str
     ticketbench: str
     target_sha256: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)
     binaries: tuple[BinaryVersion, ...] = ()
     settings: dict[str, str] = Field(default_factory=dict)
 

@@ -29,6 +29,7 @@ from ticketbench.model import (
     TrialStatus,
     Window,
 )
+from ticketbench.others import OthersWatch
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints, Stack
 from ticketbench.stack.idle import idle
@@ -57,6 +58,7 @@ class Run:
     session: int = 1
     sampler: SamplerProcess | None = None
     recorded: bool = False
+    others: OthersWatch = field(default_factory=OthersWatch)
     loading: threading.Thread = field(default_factory=lambda: threading.Thread(target=_load_heavy, daemon=True))
 
 
@@ -166,7 +168,12 @@ def _prepare(this: Run, measured: Measured) -> None:
     endpoints = this.stack.apply(plan.variant(trial.variant).levels)
     measured.endpoints = endpoints
     if not this.recorded:
-        environment = machine.environment(endpoints.binaries, endpoints.settings, own_target=plan.external is None)
+        environment = machine.environment(
+            endpoints.binaries,
+            endpoints.settings,
+            own_target=plan.external is None,
+            other_cpu=this.others.share(),
+        )
         store.save_run(this.directory, _run_record(this, environment))
         this.recorded = True
     sampler = _there(this.sampler)

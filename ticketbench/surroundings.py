@@ -22,7 +22,7 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from ticketbench import __version__, factors, machine, scenario, store
+from ticketbench import __version__, factors, limits, machine, scenario, store
 from ticketbench.binaries import PARTS, Sighting, look
 from ticketbench.descriptors import OTHER_FILES
 from ticketbench.errors import EnvironmentFailure, TicketbenchError
@@ -131,7 +131,7 @@ def survey(output: Path) -> Surroundings:
     ports_problem, tried = _try_ports()
     ports_range, ports_left = _ports_left()
     others_cores, sharers, steal_share = _others()
-    total, available = _memory()
+    total, available = limits.memory()
     stacks, leftovers = _stacks(output)
     return Surroundings(
         parts=parts,
@@ -156,8 +156,8 @@ def survey(output: Path) -> Surroundings:
         memory_bytes=total,
         cores=os.cpu_count() or 1,
         cores_usable=len(os.sched_getaffinity(0)),
-        cpu_quota_cores=_cpu_quota(),
-        governors=_governors(),
+        cpu_quota_cores=limits.cpu_quota(),
+        governors=limits.governors(),
         others_cores=others_cores,
         sharers=sharers,
         steal_share=steal_share,
@@ -313,67 +313,7 @@ def _file_system(path: Path) -> str:
     return kind
 
 
-def _memory() -> tuple[int, int]:
-    """Return the memory of the machine or of our cgroup, whichever is less: in all, and available."""
-    figures = {}
-    for line in _read("/proc/meminfo").splitlines():
-        name, _, value = line.partition(":")
-        figures[name] = int(value.split()[0]) * 1024
-    total = figures.get("MemTotal", 0)
-    available = figures.get("MemAvailable", figures.get("MemFree", 0))
-    for limit, used in _cgroup_memory():
-        total, available = min(total, limit), min(available, max(0, limit - used))
-    return total, available
-
-
-def _cgroup_folders(controller: str) -> Iterator[tuple[int, Path]]:
-    """Yield (version, folder) of our cgroup for ``controller`` and of each one above it, as far as they can be seen."""
-    for line in _read("/proc/self/cgroup").splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers == "":
-            version, root = 2, Path("/sys/fs/cgroup")
-        elif controller in controllers.split(","):
-            version, root = 1, Path("/sys/fs/cgroup") / controllers
-        else:
-            continue
-        folder = root / name.lstrip("/")
-        for place in (folder, *folder.parents):
-            if place.is_relative_to(root):
-                yield version, place
-
-
-def _cgroup_memory() -> Iterator[tuple[int, int]]:
-    for version, folder in _cgroup_folders("memory"):
-        names = ("memory.max", "memory.current", "inactive_file") if version == 2 else (
-            "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
-        )  # fmt: skip
-        limit, used = _read(folder / names[0]), _read(folder / names[1])
-        if not limit.isdigit() or not used.isdigit():
-            continue  # "max", or not there
-        stat = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines() if " " in line)
-        # files that nobody uses are given back before anything fails
-        yield int(limit), max(0, int(used) - int(stat.get(names[2], 0)))
-
-
 # --- CPU --------------------------------------------------------------------------------------------------------------
-
-
-def _cpu_quota() -> float | None:
-    """Return the cores' worth of CPU time that our cgroups allow; None without a limit."""
-    quotas = []
-    for version, folder in _cgroup_folders("cpu"):
-        if version == 2:
-            words = _read(folder / "cpu.max").split()
-        else:
-            words = [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
-            quotas.append(int(words[0]) / int(words[1]))
-    return min(quotas, default=None)
-
-
-def _governors() -> tuple[str, ...]:
-    folder = Path("/sys/devices/system/cpu")
-    return tuple(sorted({_read(path) for path in folder.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}))
 
 
 def _others() -> tuple[float, tuple[Sharer, ...], float]:

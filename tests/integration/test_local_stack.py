@@ -122,6 +122,11 @@ def test_settings_are_those_that_hold(stack: LocalStack) -> None:
     assert settings["postgres.fsync"] == "on"
     assert settings["postgres.shared_buffers"] == "128MB"
     assert settings["redis.maxmemory-policy"] == "noeviction"
+    assert settings["redis.appendonly"] == "no"
+    # what is not its default is told without being named, but never where something lies
+    assert settings["postgres.pg_stat_statements.max"] == "1000"
+    assert settings["postgres.max_wal_senders"] == "0"
+    assert not [name for name, value in settings.items() if value.startswith("/") or "port" in name]
 
 
 def test_no_text_of_a_record_holds_a_password(stack: LocalStack) -> None:

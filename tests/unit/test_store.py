@@ -287,3 +287,13 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         store.open_run(tmp_path / "none")
     with pytest.raises(UsageError, match=r"holds no run\.json"):
         store.open_run(tmp_path)
+
+
+def test_an_environment_of_before_the_machine_was_told_in_full_still_loads() -> None:
+    old = {
+        "os": "Debian", "kernel": "6.1", "machine": "x86_64", "cpu_model": "a CPU", "cores": 2, "memory_bytes": 1,
+        "python": "3.11.2", "ticketbench": "0.1.0",
+    }  # fmt: skip
+    environment = Environment.model_validate(old)
+    assert (environment.other_cpu, environment.cpu_quota_cores, environment.packages) == (None, None, {})
+    assert environment.isolation.split is None

@@ -1,7 +1,7 @@
 """What a report says about how it was made: definitions, environment, versions, and the files of evidence."""
 
 from ticketbench import store
-from ticketbench.model import Level
+from ticketbench.model import Environment, Level
 from ticketbench.report import wording
 from ticketbench.report.input import ReportInput
 from ticketbench.report.table import Cell, Column, Row, Table
@@ -100,6 +100,41 @@ def _target(data: ReportInput) -> list[tuple[str, str]]:
     ]
 
 
+def _cpu(env: Environment) -> str:
+    of = f" of {env.machine_cores}" if env.machine_cores > env.cores else ""
+    quota = f", limited to {env.cpu_quota_cores:g} by a control group" if env.cpu_quota_cores is not None else ""
+    return f"{env.cpu_model}, {env.cores}{of} core{'s' * (env.cores != 1 or bool(of))}{quota}"
+
+
+def _clock(env: Environment) -> str:
+    frequency = f"{env.frequency_hz / 1e9:.2f} GHz" if env.frequency_hz else ""
+    governor = f"governor {env.governor}" if env.governor else ""
+    turbo = f"turbo {env.turbo}" if env.turbo else ""
+    return ", ".join(filter(None, (frequency, governor, turbo)))
+
+
+def _memory(env: Environment) -> str:
+    limit = env.memory_limit_bytes
+    limited = f", limited to {wording.size_bytes(limit)} by a control group" if limit is not None else ""
+    return f"{wording.size_bytes(env.memory_bytes)}{limited}"
+
+
+def _split(env: Environment) -> str:
+    """Return which cores pinning=split gives to whom here, for a run in which a variant asks for it."""
+    split = env.isolation.split
+    if split is None:
+        return env.isolation.no_pinning
+    names = (", ".join(map(str, cores)) for cores in (split.generator, split.system))
+    return "under pinning=split: load generator and observers on {}, the system on {}".format(*names)
+
+
+def _others(env: Environment) -> str:
+    """Return what others did while the stack came up."""
+    share = f"{wording.percent(env.other_cpu)} of the CPU while the stack came up" if env.other_cpu is not None else ""
+    average = f"load average {env.load_average:.1f}, our own included" if env.load_average is not None else ""
+    return "; ".join(filter(None, (share, average)))
+
+
 def about_tables(data: ReportInput) -> tuple[Table, ...]:
     """Return the machine, the programs with version and checksum, the settings, and every factor's level."""
     env, plan = data.run.environment, data.run.plan
@@ -107,10 +142,14 @@ def about_tables(data: ReportInput) -> tuple[Table, ...]:
         ("Operating system", env.os),
         ("Kernel", env.kernel),
         ("Machine", f"{env.machine}, {env.virtualised}" if env.virtualised else env.machine),
-        ("CPU", f"{env.cpu_model}, {wording.plural(env.cores, 'core')}"),
-        ("Memory", wording.size_bytes(env.memory_bytes)),
+        ("CPU", _cpu(env)),
+        ("Clock", _clock(env)),
+        ("Memory", _memory(env)),
+        ("Cores kept apart", _split(env)),
+        ("Load by others", _others(env)),
         ("Open files allowed", f"{env.nofile_limit:,}" if env.nofile_limit else ""),
         ("Python", env.python),
+        ("The target's packages", ", ".join(f"{name} {version}" for name, version in sorted(env.packages.items()))),
         ("ticketbench", env.ticketbench),
         *_target(data),
         ("Scenario script", f"{plan.scenario.script}, sha256 {plan.scenario.sha256[:_SHA_SHOWN]}"),

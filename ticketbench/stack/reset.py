@@ -31,6 +31,10 @@ POSTGRES_SHOWN: Final = (
     "max_wal_size", "checkpoint_timeout", "autovacuum", "jit", "default_transaction_isolation", "deadlock_timeout",
     "shared_preload_libraries", "track_io_timing",
 )  # fmt: skip
+# Whatever else is not its default is shown as well, but for where things lie, how they look, and what keeps it private.
+POSTGRES_HIDDEN: Final = (
+    r"(_file|_directory|_directories|_addresses|_destination)$|^(port|lc_|log_|log$|TimeZone|DateStyle)"
+)
 REDIS_SHOWN: Final = ("maxmemory", "maxmemory-policy", "save", "appendonly", "io-threads", "maxclients")
 
 
@@ -116,7 +120,9 @@ class Data:
         shown: dict[str, str] = {}
         with self._administering(DATABASE) as connection:
             rows = connection.execute(
-                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", (list(POSTGRES_SHOWN),)
+                "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)"
+                " OR (source NOT IN ('default', 'override', 'client', 'session') AND NOT name ~ %s)",
+                (list(POSTGRES_SHOWN), POSTGRES_HIDDEN),
             )
             shown |= {f"postgres.{name}": value for name, value in rows}
         try:

@@ -1,0 +1,49 @@
+"""What a report says of the machine: all that was recorded, and plainly where nothing was."""
+
+import dataclasses
+from typing import Any
+
+from tests.unit.report_data import spike
+from ticketbench.model import Isolation, Split
+from ticketbench.report.about import about_tables
+
+
+def machine(**changes: Any) -> dict[str, str]:
+    data = spike()
+    environment = data.run.environment.model_copy(update=changes)
+    run = data.run.model_copy(update={"environment": environment})
+    table = about_tables(dataclasses.replace(data, run=run))[0]
+    return {row.cells[0].text: row.cells[1].text for row in table.rows}
+
+
+def test_what_was_not_recorded_is_not_made_up() -> None:
+    said = machine()
+    assert said["CPU"] == "an ordinary processor, 2 cores"
+    assert said["Memory"] == "8.00 GiB"
+    for name in ("Clock", "Load by others", "The target's packages", "Cores kept apart"):
+        assert said[name] == "not recorded"
+
+
+def test_the_machine_in_full() -> None:
+    said = machine(
+        machine_cores=8,
+        cpu_quota_cores=1.5,
+        memory_limit_bytes=4 * 1024**3,
+        governor="powersave",
+        turbo="on",
+        frequency_hz=2.6e9,
+        load_average=1.25,
+        other_cpu=0.123,
+        packages={"uvicorn": "0.54.0", "asyncpg": "0.32.0"},
+        isolation=Isolation(split=Split(generator=(3,), system=(0, 1, 2))),
+    )
+    assert said["CPU"] == "an ordinary processor, 2 of 8 cores, limited to 1.5 by a control group"
+    assert said["Clock"] == "2.60 GHz, governor powersave, turbo on"
+    assert said["Memory"] == "8.00 GiB, limited to 4.00 GiB by a control group"
+    assert said["Load by others"] == "12.3 % of the CPU while the stack came up; load average 1.2, our own included"
+    assert said["The target's packages"] == "asyncpg 0.32.0, uvicorn 0.54.0"
+    assert said["Cores kept apart"].endswith("load generator and observers on 3, the system on 0, 1, 2")
+
+
+def test_a_machine_that_cannot_be_split_says_why() -> None:
+    assert machine(isolation=Isolation(no_pinning="there is one core"))["Cores kept apart"] == "there is one core"
