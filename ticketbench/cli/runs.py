@@ -24,17 +24,24 @@ def print_json(record: Record) -> None:
 
 
 def report(runs: tuple[Path, ...], formats: tuple[str, ...]) -> int:
-    """Judge each run anew and write its reports; print their paths."""
+    """Judge each run anew and write its reports; print their paths.
+
+    A report carries no verdict, but one of a run that can no longer be read whole is told apart: exit code 3.
+    """
     problems = [
         f"--format {name!r} is not known: known are {', '.join(FORMATS)}" for name in formats if name not in FORMATS
     ]
     if problems:
         raise UsageError(*problems)
+    code = EXIT_OK
     for directory in [store.open_run(path) for path in runs]:
-        _, written = write(directory, formats or DEFAULT_FORMATS)
+        analysis, written = write(directory, formats or DEFAULT_FORMATS)
         for path in written:
             print(path)
-    return EXIT_OK
+        for trial in (each for each in analysis.trials if each.status == "damaged"):
+            print(f"ticketbench: {directory.path}: {output.plain(trial.validity.reasons[0])}", file=sys.stderr)
+            code = verdict.decided(EXIT_INVALID)
+    return code
 
 
 def show(path: Path, *, as_json: bool) -> int:
