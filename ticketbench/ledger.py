@@ -1,5 +1,6 @@
 """Takes the ledger out of PostgreSQL and Redis after a trial: what the audit judges, as it stands, unjudged."""
 
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ _STATEMENT_MS: Final = 60_000
 _PATIENCE_S: Final = 300.0  # for the whole of it: a million tickets took some seconds
 _REDIS_S: Final = 10.0
 _ROWS_AT_A_TIME: Final = 5000
+_RECOVERY_S: Final = 15.0  # it replays the WAL of one trial: seconds, also on a busy machine
+_RECOVERY_POLL_S: Final = 0.2
+_COMING_BACK: Final = ("is in recovery mode", "is starting up", "is not yet accepting connections")
 _HINT: Final = "without the ledger nothing can be said about integrity; the component's log says why it ended"
 
 _MATCHES: Final = "SELECT id, capacity, stock FROM matches WHERE on_sale ORDER BY id"
@@ -54,7 +58,7 @@ def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
             connect_timeout=_CONNECT_S,
             options=f"-c statement_timeout={_STATEMENT_MS}",
         )
-        with psycopg.connect(dsn) as connection, patience(connection, _PATIENCE_S):
+        with _connect(dsn) as connection, patience(connection, _PATIENCE_S):
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             for match_id, capacity, stock in connection.execute(_MATCHES).fetchall():
@@ -68,6 +72,20 @@ def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
     except psycopg.Error as error:
         text = " ".join(str(error).split())
         raise EnvironmentFailure(f"cannot read the ledger from PostgreSQL: {text}", _HINT) from error
+
+
+def _connect(dsn: str) -> "psycopg.Connection[tuple[Any, ...]]":
+    """Connect; wait up to :data:`_RECOVERY_S` for a server that crashed and is on its way back: it lost nothing."""
+    deadline = time.monotonic() + _RECOVERY_S
+    while True:
+        try:
+            return psycopg.connect(dsn)
+        except psycopg.OperationalError as error:
+            # refused before there is a session, so psycopg has no code of it, only the words (English by --locale=C)
+            coming = any(words in str(error) for words in _COMING_BACK)
+            if not coming or time.monotonic() > deadline:
+                raise
+        time.sleep(_RECOVERY_POLL_S)
 
 
 def _from_redis(access: DatabaseAccess, matches: list[int]) -> Iterator[LedgerRow]:

@@ -137,6 +137,12 @@ class _Seen:
     aborted: str | None = None
     announced: set[str] = field(default_factory=set)
 
+    def now_s(self) -> float:
+        """Return the time of day; once the load has begun by a clock that nobody sets, so that it cannot end before."""
+        if self.started_s is None:
+            return time.time()
+        return self.started_s + time.monotonic() - self.started_monotonic_s
+
 
 def _watch_start(child: Child, seen: _Seen, should_stop: ShouldStop) -> None:
     """Wait until k6 starts its executors. The start lies between two polls, so it is known to half their distance."""
@@ -180,14 +186,14 @@ def _watch_load(child: Child, seen: _Seen, on_phase: OnPhase, on_tick: OnTick, s
             _announce(schedule, seen, schedule.window_end_s if seen.ended_s is None else elapsed_s, on_phase)
             break
         if seen.ended_s is None and (status := child.status()) is not None and status > k6.STATUS_RUNNING:
-            seen.ended_s = time.time()
+            seen.ended_s = seen.now_s()
             _announce(schedule, seen, schedule.window_end_s, on_phase)
         seen.aborted = should_stop()
         if seen.aborted is None and elapsed_s > schedule.total_s + DRAIN_LIMIT_S:
             seen.aborted = f"k6 was still running {DRAIN_LIMIT_S:g} s after its schedule had ended, and was stopped"
         if seen.aborted is not None:
             child.stop()
-    seen.ended_s = seen.ended_s or time.time()
+    seen.ended_s = seen.ended_s or seen.now_s()
     if seen.started_s is not None and child.process.returncode in {0, k6.EXIT_THRESHOLDS}:
         _announce(schedule, seen, schedule.window_end_s, on_phase)  # it may have ended between two looks
 
@@ -214,18 +220,22 @@ def _outcome(child: Child, seen: _Seen, on_acks: OnAcks) -> LoadOutcome:
     code = child.process.returncode
     secrets = tuple(child.execution.headers.values())
     hosts = foreign_hosts(child.execution)
+    gone = not (folder / LOG).exists()  # made by us before k6 began
     summary = _read_summary(folder / SUMMARY)
     log, console = k6.Log(k6.read_log(_lines(folder / LOG, secrets, hosts))), k6.Console()
     failure = None
     try:
         _keep_readable(folder / LOG, log)
-        on_acks(console.acks(_lines(folder / CONSOLE, secrets, hosts)))
+        if not gone:  # no purchases are something else than none known
+            on_acks(console.acks(_lines(folder / CONSOLE, secrets, hosts)))
         _keep_readable(folder / CONSOLE, console.said)  # from here on the purchases are only where on_acks put them
     except EnvironmentFailure as error:
         failure = error
         if secrets or hosts:  # what k6 wrote itself may hold them, and what may be kept of it cannot be written
             for name in (LOG, CONSOLE):
                 (folder / name).unlink(missing_ok=True)
+    if gone:
+        seen.aborted = "the run's folder was removed in mid-trial, with what k6 had written"
     aborted = seen.aborted or _why_incomplete(child.execution.schedule, seen, code, log)
     notes = list(k6.messages(log, console.said))
     if console.malformed:
@@ -241,7 +251,7 @@ def _outcome(child: Child, seen: _Seen, on_acks: OnAcks) -> LoadOutcome:
         result = LoadResult(
             exit_code=code,
             started_s=seen.started_s or child.launched_s,
-            ended_s=seen.ended_s or time.time(),
+            ended_s=seen.ended_s or seen.now_s(),
             requests=figures.requests,
             iterations=figures.iterations,
             dropped_iterations=figures.dropped_iterations,

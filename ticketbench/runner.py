@@ -59,6 +59,7 @@ class Run:
     sampler: SamplerProcess | None = None
     recorded: bool = False
     others: OthersWatch = field(default_factory=OthersWatch)
+    run_record: RunRecord | None = None  # None where an earlier invocation has written it
     loading: threading.Thread = field(default_factory=lambda: threading.Thread(target=_load_heavy, daemon=True))
 
 
@@ -174,7 +175,8 @@ def _prepare(this: Run, measured: Measured) -> None:
             own_target=plan.external is None,
             other_cpu=this.others.share(),
         )
-        store.save_run(this.directory, _run_record(this, environment))
+        this.run_record = _run_record(this, environment)
+        store.save_run(this.directory, this.run_record)
         this.recorded = True
     sampler = _there(this.sampler)
     measured.watch = TrialWatch(endpoints, sampler)
@@ -295,6 +297,8 @@ def _store(this: Run, measured: Measured) -> None:
         return  # the stack never came up: there is nothing to tell
     record = _record(this, measured)
     folder = this.directory.logs_dir(measured.trial.id)
+    if this.run_record is not None and not this.directory.has_run():  # removed in mid-run
+        store.save_run(this.directory, this.run_record)
     if measured.endpoints is not None:
         keep_logs(measured.endpoints.logs, folder)
     outcome, collected = measured.outcome, measured.collected
@@ -319,7 +323,7 @@ def _record(this: Run, measured: Measured) -> TrialRecord:
         trial=trial,
         levels=plan.variant(trial.variant).levels,
         status=_status(measured.failure),
-        reasons=(*map(redact, measured.reasons), *(f"no data for {name}" for name in missing), *own),
+        reasons=_told(measured, (*(f"no data for {name}" for name in missing), *own)),
         started_s=measured.started_s,
         ended_s=time.time(),
         window=_window(plan, trial, outcome),
@@ -327,6 +331,16 @@ def _record(this: Run, measured: Measured) -> TrialRecord:
         session=this.session,
         disturbances=_disturbances(measured),
     )
+
+
+def _told(measured: Measured, missing: Sequence[str]) -> tuple[str, ...]:
+    """Return the reasons of a trial: of a broken one the cause, and in one more sentence what followed."""
+    reasons = [*map(redact, measured.reasons), *missing]
+    if measured.failure is None or len(reasons) < 2:
+        return tuple(reasons)
+    # their details say once more what the cause has said; the logs are kept beside
+    followed = dict.fromkeys(text.partition(": ")[0] for text in reasons[1:])
+    return (reasons[0], f"what followed: {'; '.join(followed)}")
 
 
 def _disturbances(measured: Measured) -> tuple[Disturbance, ...]:
