@@ -26,6 +26,8 @@ def stored(program: Program) -> Path:
 def test_a_damaged_table_is_exit_3_and_named_by_each_command(program: Program, stored: Path) -> None:
     assert program("report", str(stored)).code == 0
     sound = shutil.copytree(stored, stored.with_name("sound"))
+    record = sound / store.RUN_FILE
+    record.write_text(record.read_text().replace("20261122T120000Z-spike", "20261122T110000Z-spike"))
     table = stored / "trials" / "t01" / store.SERIES_FILE
     table.write_bytes(table.read_bytes()[:-20])
     told = f"trials/t01/{store.SERIES_FILE} is damaged"
