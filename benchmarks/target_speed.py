@@ -166,7 +166,8 @@ def _progress(name: str, number: int, block: Block) -> None:
         [
             *(f"pgbench {each.per_s:.0f}/s ({each.clients} clients)" for each in block.pgbench),
             *(
-                f"k6 {each.rate_per_s}/s {'passed' if each.passed else 'failed'} (p95 {each.p95_ms:.0f} ms)"
+                f"k6 {each.rate_per_s}/s {'passed' if each.passed else 'failed'} (p95 {each.p95_ms:.0f} ms, others"
+                f" {each.other_cores:.1f} cores)"
                 for each in block.probes
             ),
         ]
