@@ -247,7 +247,11 @@ def _users(seen: Surroundings) -> Check:
 
 
 def _isolation(seen: Surroundings) -> Check:
-    return Check("isolation", "ok", seen.isolation)
+    """Say what can be asked for. It is no warning where something cannot: nothing asks for it unless told to."""
+    able = seen.isolation
+    pinning = f"pinning=split cannot be: {able.no_pinning}" if able.no_pinning else "pinning=split can be asked for"
+    limits = f"CPU limits cannot be: {able.no_limits}" if able.no_limits else "CPU limits can be asked for"
+    return Check("isolation", "ok", f"{pinning}; {limits}")
 
 
 def _stacks(seen: Surroundings) -> Iterator[Check]:

@@ -26,6 +26,7 @@ from ticketbench import __version__, factors, limits, machine, scenario, store
 from ticketbench.binaries import PARTS, Sighting, look
 from ticketbench.descriptors import OTHER_FILES
 from ticketbench.errors import EnvironmentFailure, TicketbenchError
+from ticketbench.model import Isolation
 from ticketbench.paths import cache_dir, state_dir
 from ticketbench.stack import state
 from ticketbench.stack.launch import can_unshare
@@ -116,7 +117,7 @@ class Surroundings:
     is_root: bool
     root_way: str
     has_setpriv: bool
-    isolation: str
+    isolation: Isolation
     stacks: tuple[StackSeen, ...]
     leftovers: tuple[Leftover, ...]
 
@@ -165,7 +166,7 @@ def survey(output: Path) -> Surroundings:
         is_root=os.geteuid() == 0,
         root_way=_root_way(),
         has_setpriv=shutil.which("setpriv") is not None,
-        isolation=_isolation(),
+        isolation=machine.isolation(),
         stacks=stacks,
         leftovers=leftovers,
     )
@@ -359,7 +360,7 @@ def _process_ticks() -> dict[tuple[int, str], tuple[str, int]]:
     return found
 
 
-# --- rights, isolation ------------------------------------------------------------------------------------------------
+# --- rights ----------------------------------------------------------------------------------------------------------
 
 
 def _root_way() -> str:
@@ -369,13 +370,6 @@ def _root_way() -> str:
     if can_unshare():
         return "namespace"
     return "switch" if shutil.which("setpriv") is not None else "none"
-
-
-def _isolation() -> str:
-    found = machine.isolation()
-    parts = [found.no_pinning or "components can be pinned (pinning=split)"]
-    parts.append(found.no_limits or "and limited in CPU (app_cpus, postgres_cpus, redis_cpus)")
-    return "; ".join(parts) if found.no_pinning or found.no_limits else " ".join(parts)
 
 
 # --- what is up, and what was left ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from ticketbench import doctor
 from ticketbench.analysis import validity
 from ticketbench.binaries import Sighting
 from ticketbench.binaries.probe import Found
+from ticketbench.model import Isolation
 from ticketbench.surroundings import Folder, Leftover, Sharer, StackSeen, Surroundings, survey
 
 GB = 1_000_000_000
@@ -50,7 +51,7 @@ GOOD = Surroundings(
     is_root=False,
     root_way="",
     has_setpriv=True,
-    isolation="",
+    isolation=Isolation(),
     stacks=(),
     leftovers=(),
 )
@@ -131,6 +132,12 @@ def test_a_folder_is_judged_by_what_a_run_needs_of_it(changed: Folder, status: s
     (check,) = (check for check in checks if check.name == f"{changed.purpose} folder")
     assert check.status == status
     assert bool(check.remedy) == (status != "ok")
+
+
+def test_isolation_that_cannot_be_says_why() -> None:
+    seen = dataclasses.replace(GOOD, isolation=Isolation(no_limits="the cgroups are read-only"))
+    (check,) = (check for check in doctor.examine(seen) if check.name == "isolation")
+    assert check.text == "pinning=split can be asked for; CPU limits cannot be: the cgroups are read-only"
 
 
 def test_the_cache_matters_while_something_has_to_be_fetched() -> None:
