@@ -68,7 +68,7 @@ class Probe:
 
 
 class PgbenchRunner:
-    """pgbench with the target's purchase, as the target's user and with its settings of a connection."""
+    """pgbench with the target's purchase and its settings of a connection, as the stack's superuser."""
 
     def __init__(self, binaries: Binaries, endpoints: Endpoints, levels: Mapping[str, Any], folder: Path) -> None:
         self._program = binaries.postgres.with_name("pgbench")
