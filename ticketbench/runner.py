@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from ticketbench import __version__, collect, interrupts, k6, ledger, live, load, machine, scenario, store
+from ticketbench import __version__, interrupts, k6, ledger, live, load, machine, scenario, store
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
@@ -35,12 +35,16 @@ from ticketbench.stack import Endpoints, Stack
 from ticketbench.stack.idle import idle
 from ticketbench.watch import TrialWatch
 
+if TYPE_CHECKING:
+    from ticketbench.collect import Collected
+
 T = TypeVar("T")
 
 # What the data of a trial and the report need, a second of CPU in all: loaded while the stack is coming up, which is
 # mostly waiting for Prometheus, and not after the load, when somebody is waiting for the report.
 HEAVY: Final = (
-    "pandas", "prometheus_api_client", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2",
+    "ticketbench.collect", "ticketbench.storing.series", "scipy.stats", "matplotlib.figure",
+    "matplotlib.backends.backend_svg", "jinja2",
 )  # fmt: skip
 
 
@@ -140,7 +144,7 @@ class Measured:
     watch: TrialWatch | None = None
     window: Window | None = None
     outcome: load.LoadOutcome | None = None
-    collected: collect.Collected | None = None
+    collected: "Collected | None" = None
     ledger_read: bool = False
     failure: TicketbenchError | None = None
 
@@ -257,13 +261,15 @@ def _idle(endpoints: Endpoints) -> bool:
 
 
 def _collect(this: Run, measured: Measured) -> None:
+    from ticketbench.collect import collect  # heavy: loaded meanwhile, see HEAVY
+
     endpoints, outcome = _there(measured.endpoints), measured.outcome
     if outcome is None or outcome.started_s is None:
         return
     _phase(this, measured, "collect")
     ended_s = outcome.result.ended_s if outcome.result is not None else time.time()
     with _there(measured.watch).guarding():
-        measured.collected = collect.collect(
+        measured.collected = collect(
             endpoints.prometheus_url,
             _trial_label(this, measured.trial),
             endpoints.base_url,
