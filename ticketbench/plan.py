@@ -21,9 +21,9 @@ MAX_REPETITIONS: Final = 100
 MAX_SEED: Final = 2**31 - 1
 # The stacks' PostgreSQL takes 300 connections; the sampler, the ledger and the superuser's reserve need some of them.
 MAX_CONNECTIONS_OF_TARGET: Final = 280
-# For the estimate that is printed, measured on two cores. What a trial takes beyond its schedule: reset and fresh
-# target 2.1 s, last answers 0.3 s, audit 0.8 s, collecting 2.6 s.
-OVERHEAD_PER_TRIAL_S: Final = 6.0
+# For the estimate that is printed, measured on two cores (benchmarks.overhead). What a trial takes beyond its schedule:
+# reset, fresh target and k6's start 2.1 s, last answers 0.3 s, audit 0.1 s, collecting 0.9 s.
+OVERHEAD_PER_TRIAL_S: Final = 3.4
 # What the first trial waits for beside that: servers 1.2 s, and Prometheus to find its targets 2.6 s.
 START_S: Final = 4.0
 # Taking the stack down, judging and reporting.
