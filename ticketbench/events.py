@@ -78,7 +78,7 @@ class Figures:
     ``dropped`` the dropped iterations of the trial so far. For the eye only: nothing is concluded from them.
     """
 
-    achieved_per_s: float | None = None
+    finished_per_s: float | None = None
     goodput_per_s: float | None = None
     p95_s: float | None = None
     error_ratio: float | None = None

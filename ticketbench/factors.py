@@ -49,7 +49,7 @@ class Factor:
         if self.kind == "choice":
             if text in self.choices:
                 return text
-        else:
+        elif text.isascii() and "_" not in text:  # Python would read digits of any script, and 1_0 as 10
             try:
                 value: int | float = int(text) if self.kind == "int" else float(text)
             except ValueError:

@@ -168,7 +168,7 @@ def between(earlier: Totals, now: Totals) -> Figures:
     requests = now.requests - earlier.requests
     good = now.good.since(earlier.good)
     return Figures(
-        achieved_per_s=(now.iterations - earlier.iterations) / length_s,
+        finished_per_s=(now.iterations - earlier.iterations) / length_s,
         goodput_per_s=good.count / length_s,
         p95_s=quantiles.Histogram(good.buckets, good.count, good.sum_s).quantile(0.95),
         error_ratio=(now.failed - earlier.failed) / requests if requests > 0 else None,

@@ -172,6 +172,7 @@ def _prepare(this: Run, measured: Measured) -> None:
     )
     endpoints = this.stack.apply(plan.variant(trial.variant).levels)
     measured.endpoints = endpoints
+    this.loading.join()  # nothing of ours may be at work when the load begins
     if not this.recorded:
         environment = machine.environment(
             endpoints.binaries,
@@ -186,7 +187,6 @@ def _prepare(this: Run, measured: Measured) -> None:
     measured.watch = TrialWatch(endpoints, sampler)
     for component in endpoints.components:
         sampler.watch(component.name, component.pid)
-    this.loading.join()  # nothing of ours may be at work when the load begins
 
 
 def _load(this: Run, measured: Measured) -> None:

@@ -16,12 +16,12 @@ SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 def in_window(shown: list[str]) -> bool:
     """Whether the panel shows a window with figures."""
     return any(line.startswith("window ") for line in shown) and any(
-        line.startswith("achieved") and "/s" in line for line in shown
+        line.startswith("finished") and "/s" in line for line in shown
     )
 
 
 def panel_lines(shown: list[str]) -> list[str]:
-    words = ("window ", "warm-up ", "plan ", "offered ", "achieved ", "next ", "reset ", "collect ", "drain ", "audit ")
+    words = ("window ", "warm-up ", "plan ", "offered ", "finished ", "next ", "reset ", "collect ", "drain ", "audit ")
     return [line for line in shown if line.startswith(words)]
 
 
@@ -31,7 +31,7 @@ def test_the_panel_is_seen_and_gone_and_the_results_stay(program: Program) -> No
     assert shown[0] == "spike: the sale of a hot match opens"
     start = next(number for number, line in enumerate(shown) if line.startswith("spike  trial 1 of 1  pool_size=10"))
     assert [line.split()[0] for line in shown[start : start + 6]] == [
-        "spike", "window", "plan", "offered", "achieved", "next",
+        "spike", "window", "plan", "offered", "finished", "next",
     ]  # fmt: skip
     assert len(shown) == start + 6
     assert "left" in shown[start + 1]

@@ -106,7 +106,7 @@ def test_the_figures_are_those_of_the_load(
         assert each.left_s == pytest.approx(7 - each.elapsed_s)
     assert window[0].figures == live.NOTHING_KNOWN  # nothing has been pushed yet
     last = window[-1].figures
-    assert last.achieved_per_s == pytest.approx(40, rel=0.15)
+    assert last.finished_per_s == pytest.approx(40, rel=0.15)
     assert last.goodput_per_s == pytest.approx(20, rel=0.2)
     assert last.error_ratio == pytest.approx(0.25, abs=0.05)
     assert last.dropped == 0

@@ -20,10 +20,11 @@ from ticketbench.stack.state import StackState, folder_of, remove, running
 ROOT = Path(__file__).resolve().parents[2]
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from ticketbench import factors
 from ticketbench.binaries import provide
 from ticketbench.stack.local import LocalStack
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 keep, then = sys.argv[1] == "keep", sys.argv[2]
 stack = LocalStack("owner", provide(), keep=keep)
 stack.start()

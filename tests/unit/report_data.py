@@ -66,7 +66,7 @@ def timeline(trial: str, variant: str, capacity: float, seconds: int = int(WINDO
         p50 = 0.024 * random_.uniform(0.95, 1.1) + waiting / capacity * 0.8
         inside = 0 <= t < seconds
         line.offered_per_s.append(asked if inside else None)
-        line.achieved_per_s.append(asked * random_.uniform(0.985, 1.015) if inside else None)
+        line.finished_per_s.append(asked * random_.uniform(0.985, 1.015) if inside else None)
         line.goodput_per_s.append(sold if t >= 0 else 0.0)
         line.p50_s.append(p50)
         line.p95_s.append(p50 * random_.uniform(1.25, 1.6))

@@ -182,7 +182,7 @@ def test_the_timeline_adds_up_to_the_trial() -> None:
     assert line is not None
     assert line.t_s[0] == -4
     assert line.t_s[-1] == 31
-    lengths = {len(values) for values in (line.t_s, line.offered_per_s, line.achieved_per_s, line.goodput_per_s)}
+    lengths = {len(values) for values in (line.t_s, line.offered_per_s, line.finished_per_s, line.goodput_per_s)}
     assert lengths == {36}
     assert sum(value or 0 for value in line.goodput_per_s) == 10 * 20 + 20 * 120
     assert sum(value or 0 for value in line.offered_per_s) == pytest.approx(3000)
@@ -201,5 +201,5 @@ def test_a_timeline_of_nothing_is_none_and_missing_seconds_are_gaps() -> None:
     only_k6 = timeline(spike().build(series=False), planned, run.plan.scenario)
     assert only_k6 is not None
     assert only_k6.goodput_per_s == [100.0] * 30
-    assert only_k6.achieved_per_s == [None] * 30
+    assert only_k6.finished_per_s == [None] * 30
     assert only_k6.utilisation == {}

@@ -21,7 +21,7 @@ from ticketbench.events import (
 
 TRIALS = (PlannedTrial(1, "pool_size=2", 47.0), PlannedTrial(2, "pool_size=10", 43.0), PlannedTrial(3, "x=3", 40.0))
 PLANNED = Planned("spike", TRIALS, 131.5)
-KNOWN = Figures(achieved_per_s=178.24, goodput_per_s=92.3, p95_s=0.8123, error_ratio=0.0312, dropped=12)
+KNOWN = Figures(finished_per_s=178.24, goodput_per_s=92.3, p95_s=0.8123, error_ratio=0.0312, dropped=12)
 
 
 def board(*events: tuple[float, Event]) -> Board:
@@ -70,7 +70,7 @@ def test_a_window_says_where_it_is_what_it_sees_and_what_comes_next() -> None:
     # 47 - 25 s of this trial, the other two, and 1.5 s for the report
     assert got[3].endswith(" 25 s, 1 min 46 s left")
     assert got[4].split() == ["offered", "180.0/s", "goodput", "92.3/s", "errors", "3.1", "%"]
-    assert got[5].split() == ["achieved", "178.2/s", "p95", "812", "ms", "dropped", "12"]
+    assert got[5].split() == ["finished", "178.2/s", "p95", "812", "ms", "dropped", "12"]
     assert got[6] == "next     pool_size=10  (43 s)"
     assert len(got) == 7
 
@@ -100,7 +100,7 @@ def test_what_nobody_knows_is_a_dash_and_not_zero() -> None:
     got = lines(made, 2.0)
     assert got[2].endswith(" 2 s")  # the end is not known, so neither is what is left
     assert got[4].split() == ["offered", "180.0/s", "goodput", "-", "errors", "-"]
-    assert got[5].split() == ["achieved", "-", "p95", "-", "dropped", "-"]
+    assert got[5].split() == ["finished", "-", "p95", "-", "dropped", "-"]
 
 
 def test_the_figures_of_a_phase_do_not_outlive_it() -> None:
@@ -110,7 +110,7 @@ def test_the_figures_of_a_phase_do_not_outlive_it() -> None:
 
 
 def test_huge_numbers_keep_their_places() -> None:
-    huge = Figures(achieved_per_s=1e18, goodput_per_s=999_999.4, p95_s=1e12, error_ratio=1.0, dropped=10**15)
+    huge = Figures(finished_per_s=1e18, goodput_per_s=999_999.4, p95_s=1e12, error_ratio=1.0, dropped=10**15)
     made = in_window()
     made.apply(progress(figures=huge, offered_per_s=1234567.0), 27.0)
     for width in (40, 80):

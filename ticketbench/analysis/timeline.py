@@ -32,7 +32,7 @@ class Timeline:
     window_s: float
     t_s: list[float]
     offered_per_s: list[float | None]
-    achieved_per_s: list[float | None]
+    finished_per_s: list[float | None]
     goodput_per_s: list[float | None]
     p50_s: list[float | None]
     p95_s: list[float | None]
@@ -79,7 +79,7 @@ def timeline(trial: "TrialData", schedule: Schedule, scenario: Scenario) -> Time
         window_s=window.duration_s,
         t_s=[float(end - window.start_s) for end in ends],
         offered_per_s=_offered(schedule, [float(end - first) for end in ends]),
-        achieved_per_s=_plain(series.increase("k6.iterations", edges, _counts_for(schedule)) / np.diff(edges)),
+        finished_per_s=_plain(series.increase("k6.iterations", edges, _counts_for(schedule)) / np.diff(edges)),
         goodput_per_s=[value if measured else None for value in _counts(good, ends)],
         p50_s=p50,
         p95_s=p95,

@@ -184,12 +184,14 @@ def run_command(
 
 @app.command("init")
 def init_command(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Gets the files [loadtest].")] = Path("loadtest"),
+    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="Gets the files [loadtest].")] = "loadtest",
 ) -> None:
     """Write a starter scenario and plan for a system of your own."""
     from ticketbench.cli.init import init
 
-    raise typer.Exit(init(folder))
+    if not folder.strip():
+        raise UsageError(f"DIR {folder!r} names no folder", hint="leave it out for the folder loadtest")
+    raise typer.Exit(init(Path(folder)))
 
 
 @scenarios_app.command("list")

@@ -12,7 +12,7 @@ from ticketbench.cli import output
 from ticketbench.cli.lines import figure_texts, provide_text
 from ticketbench.events import Event, Figures, Phase, Planned, PlannedTrial, Progress, Provide, TrialStored
 
-# A name and a figure: "achieved  999,999/s".
+# A name and a figure: "finished  999,999/s".
 _NAME_WIDTH: Final = 8
 _FIGURE_WIDTH: Final = 10
 _GAP: Final = 3

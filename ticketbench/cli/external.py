@@ -145,6 +145,10 @@ def _headers(given: Sequence[str], of_file: Mapping[str, str], problems: list[st
             problems.append(f"{where}: {name!r} is no header's name")
         elif not _VALUE.fullmatch(value.strip(" \t")):
             problems.append(f"{where}: the value of {name} is empty, or holds what a header cannot")
+        elif value.strip() == "...":
+            problems.append(
+                f"{where}: the ... of {name} stands for its value, which ticketbench does not keep: write it"
+            )
         else:
             joined[name.lower()] = (name, value.strip(" \t"))
     return dict(joined.values())

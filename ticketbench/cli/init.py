@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from ticketbench import paths
+from ticketbench.cli import output
 from ticketbench.errors import EXIT_OK, EnvironmentFailure, UsageError
 
 FILES = ("scenario.js", "plan.toml")
@@ -33,7 +34,8 @@ def init(folder: Path) -> int:
             f"cannot write {folder}: {error.strerror}", "name a folder you may write to"
         ) from error
     for path in written:
-        print(path)
-    print(f"next: put your system's address into {written[-1]}, then")
-    print(f"  ticketbench run --plan {shlex.quote(str(written[-1]))}")
+        print(output.plain(str(path)))
+    plan = output.plain(str(written[-1]))
+    print(f"next: put your system's address into {plan}, then")
+    print(f"  ticketbench run --plan {shlex.quote(plan)}")
     return EXIT_OK

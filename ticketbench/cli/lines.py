@@ -91,7 +91,7 @@ def figure_texts(offered_per_s: float | None, figures: Figures) -> tuple[tuple[s
     """Return the live figures with their names; a dash for what is not known."""
     return (
         ("offered", output.rate_text(offered_per_s)),
-        ("achieved", output.rate_text(figures.achieved_per_s)),
+        ("finished", output.rate_text(figures.finished_per_s)),
         ("goodput", output.rate_text(figures.goodput_per_s)),
         ("p95", output.time_text(figures.p95_s)),
         ("errors", output.percent_text(figures.error_ratio)),

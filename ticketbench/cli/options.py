@@ -80,6 +80,8 @@ def request_of(options: RunOptions) -> Asked:
     script = _script(options, file, problems)
     if options.output is not None and not options.output.strip():
         problems.append(f"{options.said('output')} {options.output!r} names no folder")
+    elif options.output is not None and not options.output.isprintable():
+        problems.append(f"{options.said('output')} {options.output!r} holds control characters: the path is printed")
     file = file or _NO_PLAN
     system = _system(options, file, problems)
     # A factor given on the command line replaces what the plan file says of it, varied or set.

@@ -52,7 +52,10 @@ def show_scenario(text: str, *, as_json: bool) -> None:
         + (f", at most {peak:g} journeys/s" if peak is not None else "")
         + f", at most {schedule.max_vus} virtual users",
         f"  goodput   successes of {item.goal or 'any request'}",
-        "  SLOs      " + ("\n            ".join(f"{slo.metric} {slo.expression}" for slo in item.slos) or "none"),
+        *(
+            f"  {'SLOs' if number == 0 else '':10}{slo}"
+            for number, slo in enumerate([f"{slo.metric} {slo.expression}" for slo in item.slos] or ["none"])
+        ),
         "  levels    " + (", ".join(f"{k}={plan.level_text(v)}" for k, v in item.levels.items()) or "all defaults"),
         "",
         "Factors (--vary FACTOR=A,B or --set FACTOR=A):",

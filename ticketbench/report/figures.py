@@ -208,12 +208,13 @@ def golden_signals(data: ReportInput, prefix: str) -> tuple[Figure, ...]:
         offered=True,
         marks=marks,
     )
-    achieved = build.figure(
-        "achieved",
-        "Traffic, achieved per second",
+    finished = build.figure(
+        "finished",
+        "Traffic, iterations finished per second",
         "plain",
-        lambda t: t.achieved_per_s,
-        reads="Iterations that k6 started per second; below the dashed grey line the load was not what was asked for.",
+        lambda t: t.finished_per_s,
+        reads="Iterations that came to their end per second; what is missing to the dashed grey line still waits for "
+        "the system, or was dropped, and what comes later lies above it.",
         why="no iterations were counted",
         offered=True,
         marks=marks,
@@ -227,7 +228,7 @@ def golden_signals(data: ReportInput, prefix: str) -> tuple[Figure, ...]:
         why="no request was counted",
         marks=marks,
     )
-    return (latency, traffic, achieved, errors, *_saturation(data, build, marks))
+    return (latency, traffic, finished, errors, *_saturation(data, build, marks))
 
 
 def _spans_decades(drawing: Drawing) -> bool:
