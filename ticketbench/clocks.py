@@ -28,6 +28,10 @@ class ClockWatch:
         self._wall = wall
         self._steady = steady
         self._found: list[Disturbance] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Compare from now on: time that passed before, when nobody looked, is no standstill."""
         self._looked_s, self._ahead_s = self._read()
 
     def look(self) -> None:

@@ -37,7 +37,7 @@ class TrialWatch:
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._clocks = ClockWatch()  # what came before was not watched, and is no standstill
+        self._clocks.begin()
         with interrupts.deferred():  # whole, so that __exit__ finds a thread that has begun
             self._neighbours.look(time.time())
             self._thread.start()

@@ -42,6 +42,14 @@ def test_clocks_that_agree_are_no_disturbance(clocks: Clocks, watch: ClockWatch)
     assert watch.between(0, float("inf")) == ()
 
 
+def test_what_passed_before_the_watching_is_no_standstill(clocks: Clocks, watch: ClockWatch) -> None:
+    clocks.steady_s += 5
+    clocks.ahead_s += 5
+    watch.begin()
+    passes(clocks, watch, 2)
+    assert watch.between(0, float("inf")) == ()
+
+
 @pytest.mark.parametrize(("step_s", "said"), [(2.5, "set forward by 2.5 s"), (-0.3, "set back by 0.3 s")])
 def test_a_clock_that_is_set_is_told_once_with_its_step(
     clocks: Clocks, watch: ClockWatch, step_s: float, said: str

@@ -21,6 +21,10 @@ def method(data: ReportInput) -> tuple[tuple[str, str], ...]:
         ("Offered rate", "iterations that the scenario schedules per second, whether or not k6 could start them."),
         ("Achieved rate", "iterations that k6 started per second. Below the offered rate some were dropped."),
         (
+            "Finished rate",
+            "iterations that came to their end per second; what is missing to the offered rate still waits.",
+        ),
+        (
             "Latency",
             "the client's, of successful answers; quantiles come from merged histograms and are not averaged.",
         ),
