@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from target_app.errors import PoolTimeout
 
@@ -20,6 +20,29 @@ class PoolFigures:
         self.timeouts = 0
         self.wait_s = 0.0
         self.waiters = 0
+
+
+class Waiting:
+    """Counts the wait for a connection: within the block somebody waits, and a ``timeout`` out of it is counted."""
+
+    __slots__ = ("_began_s", "_figures", "_timeout", "ended_s")
+
+    def __init__(self, figures: PoolFigures, timeout: type[Exception]) -> None:
+        self._figures = figures
+        self._timeout = timeout
+        self._began_s = self.ended_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._figures.waiters += 1
+        self._began_s = perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.ended_s = perf_counter()
+        self._figures.waiters -= 1
+        self._figures.wait_s += self.ended_s - self._began_s
+        if kind is not None and issubclass(kind, self._timeout):
+            self._figures.timeouts += 1
 
 
 class Pool(Protocol):
@@ -109,10 +132,7 @@ class FairPool(Generic[C]):
         return await self._get_later()
 
     async def _get_later(self) -> C:
-        figures = self.figures
-        began = perf_counter()
-        figures.waiters += 1
-        try:
+        with Waiting(self.figures, PoolTimeout) as waiting:
             connection: C | None = None
             if self._slots < self.limit:
                 self._slots += 1
@@ -120,15 +140,8 @@ class FairPool(Generic[C]):
                 connection = await self._wait()
             if connection is None:
                 connection = await self._open()
-        except PoolTimeout:
-            figures.timeouts += 1
-            raise
-        finally:
-            now = perf_counter()
-            figures.waiters -= 1
-            figures.wait_s += now - began
-        figures.checkouts += 1
-        self._since[connection] = now
+        self.figures.checkouts += 1
+        self._since[connection] = waiting.ended_s
         return connection
 
     async def _wait(self) -> C | None:

@@ -15,7 +15,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from target_app.database import Database, Values, cannot_be_used, connecting, meaning, url_of
 from target_app.errors import DatabaseError, PoolTimeout
 from target_app.figures import Stages
-from target_app.pool import PoolFigures
+from target_app.pool import PoolFigures, Waiting
 from target_app.settings import Settings
 
 
@@ -73,20 +73,10 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         return self.size() + self._max_overflow
 
     def _do_get(self) -> ConnectionPoolEntry:
-        figures = self.figures
-        began = perf_counter()
-        figures.waiters += 1
-        try:
+        with Waiting(self.figures, PoolLimitReached) as waiting:
             record = super()._do_get()
-        except PoolLimitReached:
-            figures.timeouts += 1
-            raise
-        finally:
-            now = perf_counter()
-            figures.waiters -= 1
-            figures.wait_s += now - began
-        figures.checkouts += 1
-        self._since[record] = now
+        self.figures.checkouts += 1
+        self._since[record] = waiting.ended_s
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:

@@ -8,33 +8,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.k6_target import STEADY, Runs, Sale, alive, failed, served
+from tests.integration.k6_target import STEADY, Runs, Sale, alive, failed
 from ticketbench import k6_process, load, scenario
-from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure, Interrupted
 from ticketbench.load import LoadInterrupted, run_load
-
-
-@pytest.fixture
-def sale() -> Sale:
-    return Sale()
-
-
-@pytest.fixture
-def base_url(sale: Sale) -> Iterator[str]:
-    with served(sale) as url:
-        yield url
-
-
-@pytest.fixture
-def runs(binaries: Binaries, base_url: str, tmp_path: Path) -> Runs:
-    return Runs((str(binaries.k6),), base_url, tmp_path)
-
 
 # --- ends ---
 

@@ -1,31 +1,11 @@
 """One real k6 execution after another, against a small real server: what is counted, and what must not pass."""
 
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.integration.k6_target import STEADY, Runs, Sale, failed, served
 from ticketbench import k6_process, scenario
-from ticketbench.binaries import Binaries
-
-
-@pytest.fixture
-def sale() -> Sale:
-    return Sale()
-
-
-@pytest.fixture
-def base_url(sale: Sale) -> Iterator[str]:
-    with served(sale) as url:
-        yield url
-
-
-@pytest.fixture
-def runs(binaries: Binaries, base_url: str, tmp_path: Path) -> Runs:
-    return Runs((str(binaries.k6),), base_url, tmp_path)
-
 
 # --- the bundled scenarios ---
 

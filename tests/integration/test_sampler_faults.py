@@ -4,8 +4,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import pytest
@@ -27,16 +29,13 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "sampler.log"
 
 
-@pytest.fixture
-def own_postgres(
-    binaries: Binaries, launcher: Launcher, tmp_path: Path, server_folder: Path
-) -> Iterator[PostgresServer]:
-    """A PostgreSQL that this test may restart."""
-    folder = server_folder / f"sampler-{os.getpid()}-{time.monotonic_ns()}"
-    folder.mkdir()
-    server = PostgresServer(binaries.postgres, folder, launcher, log=tmp_path / "postgres.log")
+S = TypeVar("S", bound=Server)
+
+
+@contextmanager
+def up(server: S) -> Iterator[S]:
+    """A server that this test may stop, kill or restart."""
     try:
-        server.prepare()
         server.launch()
         server.await_ready()
         yield server
@@ -51,27 +50,28 @@ def folder_for(server_folder: Path, name: str) -> Path:
 
 
 @pytest.fixture
+def own_postgres(
+    binaries: Binaries, launcher: Launcher, tmp_path: Path, server_folder: Path
+) -> Iterator[PostgresServer]:
+    folder = folder_for(server_folder, "sampler")
+    server = PostgresServer(binaries.postgres, folder, launcher, log=tmp_path / "postgres.log")
+    server.prepare()
+    with up(server):
+        yield server
+
+
+@pytest.fixture
 def own_redis(binaries: Binaries, launcher: Launcher, server_folder: Path) -> Iterator[RedisServer]:
     folder = folder_for(server_folder, "redis")
-    server = RedisServer(binaries.redis, folder, launcher, log=folder / "log")
-    try:
-        server.launch()
-        server.await_ready()
+    with up(RedisServer(binaries.redis, folder, launcher, log=folder / "log")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
 def own_prometheus(binaries: Binaries, launcher: Launcher, server_folder: Path) -> Iterator[PrometheusServer]:
     folder = folder_for(server_folder, "prometheus")
-    server = PrometheusServer(binaries.prometheus, folder, launcher, log=folder / "log")
-    try:
-        server.launch()
-        server.await_ready()
+    with up(PrometheusServer(binaries.prometheus, folder, launcher, log=folder / "log")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 def signal_tree(server: Server, signum: int) -> None:

@@ -25,17 +25,6 @@ from ticketbench.model import Slo
 from ticketbench.report import FORMATS, ReportInput, html, junit, markdown, render
 from ticketbench.report.figures import phase_marks, slo_limits
 
-
-@pytest.fixture(scope="module")
-def spike() -> ReportInput:
-    return report_data.spike()
-
-
-@pytest.fixture(scope="module")
-def page(spike: ReportInput) -> Page:
-    return Page(html(spike))
-
-
 # --- the page is whole, and alone -------------------------------------------------------------------------------------
 
 

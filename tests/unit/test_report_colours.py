@@ -5,22 +5,11 @@ from importlib import resources
 
 import pytest
 
-from tests.unit import report_data
-from tests.unit.report_page import Page, changed
+from tests.unit.report_page import changed
 from ticketbench.conclusions import (
     Validity,
 )
 from ticketbench.report import ReportInput, html
-
-
-@pytest.fixture(scope="module")
-def spike() -> ReportInput:
-    return report_data.spike()
-
-
-@pytest.fixture(scope="module")
-def page(spike: ReportInput) -> Page:
-    return Page(html(spike))
 
 
 def _schemes() -> dict[str, dict[str, str]]:

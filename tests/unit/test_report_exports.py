@@ -5,26 +5,13 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import replace
 
-import pytest
-
-from tests.unit import report_data
-from tests.unit.report_page import Page, changed
+from tests.unit.report_page import changed
 from ticketbench.conclusions import (
     Analysis,
     Integrity,
     Validity,
 )
-from ticketbench.report import ReportInput, html, json_, junit
-
-
-@pytest.fixture(scope="module")
-def spike() -> ReportInput:
-    return report_data.spike()
-
-
-@pytest.fixture(scope="module")
-def page(spike: ReportInput) -> Page:
-    return Page(html(spike))
+from ticketbench.report import ReportInput, json_, junit
 
 
 def test_json_is_the_analysis(spike: ReportInput) -> None:

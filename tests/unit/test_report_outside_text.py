@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.unit import report_data
 from tests.unit.report_page import Page
 from ticketbench.conclusions import (
     Analysis,
@@ -20,16 +19,6 @@ HOSTILE = (
     "| a | `b` **c** [d](https://evil.example) ![e](//evil.example/f.png) <!-- ]]> &lt; {{ 7 * 7 }} {% raw %} "
     "$\\frac{x}$ @everyone #1 www.evil.example \x00\x1b[31m\u202e\u0085\r\n# heading\n---"
 )
-
-
-@pytest.fixture(scope="module")
-def spike() -> ReportInput:
-    return report_data.spike()
-
-
-@pytest.fixture(scope="module")
-def page(spike: ReportInput) -> Page:
-    return Page(html(spike))
 
 
 ENUMERATED = {"status", "shape", "verdict", "created"}

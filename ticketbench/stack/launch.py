@@ -60,16 +60,18 @@ def base_environment() -> dict[str, str]:
     return {"LC_ALL": "C", **{name: os.environ[name] for name in INHERITED if name in os.environ}}
 
 
-@functools.cache
 def _setpriv() -> str | None:
     return shutil.which("setpriv")
 
 
-@functools.cache
 def can_unshare() -> bool:
     """Tell whether a user namespace of our own can be made, which lets root start PostgreSQL as nobody."""
-    if _setpriv() is None or shutil.which("unshare") is None:
-        return False
+    unshare = shutil.which("unshare")
+    return _setpriv() is not None and unshare is not None and _unshares(unshare)
+
+
+@functools.cache
+def _unshares(_unshare: str) -> bool:
     probe = subprocess.run([*_unshared(), "true"], capture_output=True, check=False, timeout=30)
     return probe.returncode == 0
 
