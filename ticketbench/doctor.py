@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ticketbench.binaries import Sighting
-from ticketbench.surroundings import Folder, Sharer, StackSeen, Surroundings
+from ticketbench.others import Sharer
+from ticketbench.surroundings import Folder, StackSeen, Surroundings
 
 Status = Literal["ok", "warning", "failing"]
 

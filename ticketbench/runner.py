@@ -17,17 +17,15 @@ from ticketbench import __version__, interrupts, k6, ledger, live, load, machine
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
-from ticketbench.logs import keep_logs, redact, redact_file
+from ticketbench.logs import keep_logs, redact_file
+from ticketbench.measured import Measured, figures
 from ticketbench.model import (
     Ack,
-    Disturbance,
     Environment,
     Plan,
     RunRecord,
     Trial,
     TrialRecord,
-    TrialStatus,
-    Window,
 )
 from ticketbench.others import OthersWatch
 from ticketbench.sampler_process import SamplerProcess
@@ -36,7 +34,7 @@ from ticketbench.stack.idle import idle
 from ticketbench.watch import TrialWatch
 
 if TYPE_CHECKING:
-    from ticketbench.collect import Collected
+    pass
 
 T = TypeVar("T")
 
@@ -131,22 +129,6 @@ def _up(this: Run, *, keep: bool) -> Iterator[None]:
         if not (keep and this.recorded):  # one that never answered a request is not worth keeping
             this.emit(Phase("stop"))
             this.stack.stop()
-
-
-@dataclass
-class Measured:
-    """A trial as far as it came. ``failure`` is what ends the run after the trial is stored."""
-
-    trial: Trial
-    started_s: float
-    reasons: list[str] = field(default_factory=list)
-    endpoints: Endpoints | None = None
-    watch: TrialWatch | None = None
-    window: Window | None = None
-    outcome: load.LoadOutcome | None = None
-    collected: "Collected | None" = None
-    ledger_read: bool = False
-    failure: TicketbenchError | None = None
 
 
 def _measure(this: Run, trial: Trial) -> Measured:
@@ -301,7 +283,7 @@ def _store(this: Run, measured: Measured) -> None:
     """Write the trial down, whole: nobody listens to signals meanwhile."""
     if not this.recorded:
         return  # the stack never came up: there is nothing to tell
-    record = _record(this, measured)
+    record = measured.record(this.plan, this.session)
     folder = this.directory.logs_dir(measured.trial.id)
     if this.run_record is not None and not this.directory.has_run():  # removed in mid-run
         store.save_run(this.directory, this.run_record)
@@ -315,77 +297,7 @@ def _store(this: Run, measured: Measured) -> None:
         histograms=collected.histograms if collected is not None else None,
     )
     position, of = record.trial.position, len(this.plan.trials)
-    this.emit(TrialStored(position, of, record.trial.variant, record.status, _figures(record)))
-
-
-def _record(this: Run, measured: Measured) -> TrialRecord:
-    plan = this.plan
-    trial, outcome, collected = measured.trial, measured.outcome, measured.collected
-    # A functional scenario may be over before the first scrape, and nothing is claimed from its series.
-    performance = plan.scenario.shape != "functional"
-    missing = collected.missing if collected is not None and performance else ()
-    own = collected.own if collected is not None else ()
-    return TrialRecord(
-        trial=trial,
-        levels=plan.variant(trial.variant).levels,
-        status=_status(measured.failure),
-        reasons=_told(measured, (*(f"no data for {name}" for name in missing), *own)),
-        started_s=measured.started_s,
-        ended_s=time.time(),
-        window=_window(plan, trial, outcome),
-        load=outcome.result if outcome is not None else None,
-        session=this.session,
-        disturbances=_disturbances(measured),
-    )
-
-
-def _told(measured: Measured, missing: Sequence[str]) -> tuple[str, ...]:
-    """Return the reasons of a trial: of a broken one the cause, and in one more sentence what followed."""
-    reasons = [*map(redact, measured.reasons), *missing]
-    if measured.failure is None or len(reasons) < 2:
-        return tuple(reasons)
-    # their details say once more what the cause has said; the logs are kept beside
-    followed = dict.fromkeys(text.partition(": ")[0] for text in reasons[1:])
-    return (reasons[0], f"what followed: {'; '.join(followed)}")
-
-
-def _disturbances(measured: Measured) -> tuple[Disturbance, ...]:
-    outcome = measured.outcome
-    if measured.watch is None or outcome is None or outcome.started_s is None:
-        return ()
-    end_s = outcome.result.ended_s if outcome.result is not None else time.time()
-    return measured.watch.disturbances(outcome.started_s, end_s)
-
-
-def _status(failure: TicketbenchError | None) -> TrialStatus:
-    if failure is None:
-        return "done"
-    return "interrupted" if isinstance(failure, Interrupted) else "failed"
-
-
-def _window(plan: Plan, trial: Trial, outcome: load.LoadOutcome | None) -> Window | None:
-    """Return the measured time; None where k6 never came to it.
-
-    A steady window ends as scheduled, in the middle of the load. A transient's is the whole event, so it ends with its
-    last answer.
-    """
-    if outcome is None or outcome.started_s is None:
-        return None
-    schedule = plan.schedules[trial.variant]
-    start_s = outcome.started_s + schedule.window_start_s
-    end_s = outcome.result.ended_s if outcome.result is not None else time.time()
-    if plan.scenario.shape == "steady":
-        end_s = min(end_s, outcome.started_s + schedule.window_end_s)
-    return Window(start_s=start_s, end_s=end_s) if end_s > start_s else None
-
-
-def _figures(record: TrialRecord) -> str:
-    if record.load is None:
-        return "; ".join(record.reasons) or "no load"
-    load_result = record.load
-    text = f"{load_result.requests} requests, {load_result.dropped_iterations} dropped iterations"
-    missed = sum(not threshold.ok for threshold in load_result.thresholds)
-    return text + (f", {missed} SLO{'s' * (missed != 1)} missed" if missed else "")
+    this.emit(TrialStored(position, of, record.trial.variant, record.status, figures(record)))
 
 
 def _phase(this: Run, measured: Measured, name: str) -> None:

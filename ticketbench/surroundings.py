@@ -12,7 +12,6 @@ import resource
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ticketbench.binaries import PARTS, Sighting, look
 from ticketbench.descriptors import OTHER_FILES
 from ticketbench.errors import EnvironmentFailure, TicketbenchError
 from ticketbench.model import Isolation
+from ticketbench.others import Sharer, watched
 from ticketbench.paths import cache_dir, state_dir
 from ticketbench.stack import state
 from ticketbench.stack.launch import can_unshare
@@ -40,9 +40,6 @@ PORTS_OF_A_RUN: Final = 6 + int(factors.CATALOGUE["workers"].high)
 RUN_FOLDER: Final = re.compile(r"\d{8}T\d{6}Z-")  # store.run_id
 # Not needed by a run: for people, and for measuring what PostgreSQL alone can do.
 CLIENTS: Final = ("psql", "pgbench")
-# From this share of a core on a process is named as one that shares the machine.
-NAMED_CORES: Final = 0.05
-MOST_NAMED: Final = 3
 
 
 @dataclass(frozen=True)
@@ -59,14 +56,6 @@ class Folder:
     free_bytes: int
     free_inodes: int | None
     in_memory: bool
-
-
-@dataclass(frozen=True)
-class Sharer:
-    """A program of somebody else's and the cores that it took."""
-
-    name: str
-    cores: float
 
 
 @dataclass(frozen=True)
@@ -131,7 +120,7 @@ def survey(output: Path) -> Surroundings:
     packages, package_problems = _packages()
     ports_problem, tried = _try_ports()
     ports_range, ports_left = _ports_left()
-    others_cores, sharers, steal_share = _others()
+    busy = watched(WATCHED_S)
     total, available = limits.memory()
     stacks, leftovers = _stacks(output)
     return Surroundings(
@@ -159,9 +148,9 @@ def survey(output: Path) -> Surroundings:
         cores_usable=len(os.sched_getaffinity(0)),
         cpu_quota_cores=limits.cpu_quota(),
         governors=limits.governors(),
-        others_cores=others_cores,
-        sharers=sharers,
-        steal_share=steal_share,
+        others_cores=busy.cores,
+        sharers=busy.sharers,
+        steal_share=busy.steal_share,
         clock_source=_read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         is_root=os.geteuid() == 0,
         root_way=_root_way(),
@@ -312,52 +301,6 @@ def _file_system(path: Path) -> str:
         if len(fields) > 2 and resolved.startswith(fields[1].rstrip("/") + "/") and len(fields[1]) >= len(best):
             best, kind = fields[1], fields[2]
     return kind
-
-
-# --- CPU --------------------------------------------------------------------------------------------------------------
-
-
-def _others() -> tuple[float, tuple[Sharer, ...], float]:
-    """Watch for a moment: the cores that others took, who took most, and the share of time that was stolen."""
-    before_host, before = _host_ticks(), _process_ticks()
-    began_s = time.monotonic()
-    time.sleep(WATCHED_S)
-    after_host, after = _host_ticks(), _process_ticks()
-    elapsed_s = time.monotonic() - began_s
-    per_core = os.sysconf("SC_CLK_TCK") * elapsed_s
-    busy = sum(after_host[name] - before_host[name] for name in ("user", "nice", "system", "irq", "softirq", "steal"))
-    whole = sum(after_host.values()) - sum(before_host.values())
-    taken: dict[str, float] = {}
-    ours = 0.0
-    for key, (name, ticks) in after.items():
-        cores = (ticks - before.get(key, (name, 0))[1]) / per_core
-        if key[0] == os.getpid():
-            ours = cores
-        else:
-            taken[name] = taken.get(name, 0.0) + cores
-    most = sorted(taken.items(), key=lambda item: -item[1])[:MOST_NAMED]
-    sharers = tuple(Sharer(name, cores) for name, cores in most if cores >= NAMED_CORES)
-    steal = (after_host["steal"] - before_host["steal"]) / whole if whole > 0 else 0.0
-    return max(0.0, busy / per_core - ours), sharers, steal
-
-
-def _host_ticks() -> dict[str, int]:
-    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-    values = _read("/proc/stat").partition("\n")[0].split()[1:9]
-    return dict(zip(names, (*map(int, values), *[0] * (8 - len(values))), strict=True))
-
-
-def _process_ticks() -> dict[tuple[int, str], tuple[str, int]]:
-    """Return name and CPU ticks of each process, by pid and start time."""
-    found = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only: a Path for each process costs more than the rest
-        if not entry.isdigit():
-            continue
-        head, _, tail = _read(f"/proc/{entry}/stat").rpartition(")")
-        fields = tail.split()
-        if len(fields) > 19:
-            found[int(entry), fields[19]] = (head.partition("(")[2], int(fields[11]) + int(fields[12]))
-    return found
 
 
 # --- rights ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from ticketbench.analysis import validity
 from ticketbench.binaries import Sighting
 from ticketbench.binaries.probe import Found
 from ticketbench.model import Isolation
-from ticketbench.surroundings import Folder, Leftover, Sharer, StackSeen, Surroundings, survey
+from ticketbench.others import Sharer
+from ticketbench.surroundings import Folder, Leftover, StackSeen, Surroundings, survey
 
 GB = 1_000_000_000
 

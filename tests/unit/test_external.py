@@ -18,9 +18,10 @@ from ticketbench.conclusions import Analysis
 from ticketbench.errors import UsageError
 from ticketbench.logs import blot_out
 from ticketbench.model import ExternalSystem, MappedSignal, RunRecord
+from ticketbench.plan_file import PlanFile, read_plan_file
 from ticketbench.store import TrialData
 
-NO_FILE = planning.PlanFile(None, {}, {}, None, None, None)
+NO_FILE = PlanFile(None, {}, {}, None, None, None)
 TARGET = "http://127.0.0.1:8000/shop"
 
 
@@ -29,10 +30,10 @@ def _no_headers_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TICKETBENCH_HEADERS", raising=False)
 
 
-def plan_file(tmp_path: Path, text: str) -> planning.PlanFile:
+def plan_file(tmp_path: Path, text: str) -> PlanFile:
     path = tmp_path / "plan.toml"
     path.write_text(text)
-    file, problems = planning.read_plan_file(path)
+    file, problems = read_plan_file(path)
     if problems:
         raise UsageError(*problems)
     return file

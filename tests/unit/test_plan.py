@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from ticketbench import factors, plan
 from ticketbench.errors import UsageError
+from ticketbench.levels import parse_fixed, parse_varied
 from ticketbench.model import Level, OfferedSlope, Scenario, Schedule
+from ticketbench.plan_file import find_plan, read_plan_file
 
 SCENARIO = Scenario(
     name="rush",
@@ -107,13 +109,13 @@ def test_the_order_depends_on_the_seed_and_no_variant_keeps_its_place() -> None:
 )
 def test_a_bad_level_is_named_with_what_is_known(options: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=r"^--vary") as caught:
-        plan.parse_varied(options)
+        parse_varied(options)
     assert message in caught.value.message
 
 
 def test_every_fault_is_told_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        plan.parse_fixed(["nope=1", "cache=2", "pool_size"])
+        parse_fixed(["nope=1", "cache=2", "pool_size"])
     assert len(caught.value.problems) == 3
 
 
@@ -156,8 +158,8 @@ def test_the_command_repeats_the_plan() -> None:
     assert words[:3] == ["ticketbench", "run", "rush"]
     again = plan.Request(
         scenario="rush",
-        varied=plan.parse_varied([words[words.index("--vary") + 1]]),
-        fixed=plan.parse_fixed([words[words.index("--set") + 1]]),
+        varied=parse_varied([words[words.index("--vary") + 1]]),
+        fixed=parse_fixed([words[words.index("--set") + 1]]),
         repetitions=int(words[words.index("--trials") + 1]),
         seed=int(words[words.index("--seed") + 1]),
     )
@@ -193,7 +195,7 @@ def test_a_plan_file_says_what_flags_can_say(tmp_path: Path) -> None:
         'scenario = "mine.js"\ntrials = 3\nseed = 0\n[vary]\npool_size = [2, 10]\ncache = [true, false]\n'
         "[set]\npayment_ms = 20\n",
     )
-    read, problems = plan.read_plan_file(path)
+    read, problems = read_plan_file(path)
     assert problems == ()
     assert read.scenario == str(tmp_path / "mine.js")
     assert read.varied == {"pool_size": (2, 10), "cache": ("on", "off")}
@@ -216,7 +218,7 @@ def test_a_plan_file_says_what_flags_can_say(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_plan_file_names_key_and_value(tmp_path: Path, text: str, messages: list[str]) -> None:
-    _, problems = plan.read_plan_file(write(tmp_path, text))
+    _, problems = read_plan_file(write(tmp_path, text))
     assert len(problems) == len(messages)
     for message, problem in zip(messages, problems, strict=True):
         assert problem.startswith("plan p.toml: ")
@@ -225,9 +227,9 @@ def test_a_bad_plan_file_names_key_and_value(tmp_path: Path, text: str, messages
 
 def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not TOML"):
-        plan.read_plan_file(write(tmp_path, "scenario = "))
+        read_plan_file(write(tmp_path, "scenario = "))
 
 
 def test_an_unknown_plan_lists_the_bundled_ones() -> None:
     with pytest.raises(UsageError, match="neither a file nor a bundled plan"):
-        plan.find_plan("nope")
+        find_plan("nope")

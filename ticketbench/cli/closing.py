@@ -7,8 +7,9 @@ from typing import Final
 
 from ticketbench import store
 from ticketbench.conclusions import Analysis
+from ticketbench.levels import level_text
 from ticketbench.model import Plan
-from ticketbench.plan import external_words, level_text
+from ticketbench.plan import external_words
 
 MOST_STEPS: Final = 3  # more are no advice but a manual
 # With five trials a t interval is 2.8 standard errors wide; with two it is 12.7.

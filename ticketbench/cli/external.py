@@ -10,7 +10,7 @@ from ticketbench.addresses import Address, parse_address
 from ticketbench.errors import UsageError
 from ticketbench.mapping import DEFAULT_MAPPING, SeriesSource, check_selector, find_mapping, read_mapping
 from ticketbench.model import ExternalSystem
-from ticketbench.plan import PlanFile
+from ticketbench.plan_file import PlanFile
 from ticketbench.stack.external import System
 
 HEADERS_VARIABLE: Final = "TICKETBENCH_HEADERS"

@@ -8,7 +8,9 @@ from ticketbench import plan as planning
 from ticketbench import scenario
 from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, system_of
 from ticketbench.errors import UsageError
+from ticketbench.levels import FACTORS_HINT, parse_fixed, parse_varied
 from ticketbench.model import Level
+from ticketbench.plan_file import MAX_REPETITIONS, MAX_SEED, PlanFile, find_plan, read_plan_file
 from ticketbench.stack.external import System
 
 STACKS: Final = ("auto", "local", "external")
@@ -19,7 +21,7 @@ _VARIABLES: Final = {
     "stack": "TICKETBENCH_STACK",
     "output": "TICKETBENCH_OUTPUT",
 }
-_NO_PLAN: Final = planning.PlanFile(None, {}, {}, None, None, None)
+_NO_PLAN: Final = PlanFile(None, {}, {}, None, None, None)
 _FLAGS: Final = {"trials": "--trials", "seed": "--seed", "stack": "--stack", "output": "-o"}
 
 
@@ -68,15 +70,15 @@ def request_of(options: RunOptions) -> Asked:
     varied: dict[str, tuple[Level, ...]] = {}
     fixed: dict[str, Level] = {}
     try:
-        varied = planning.parse_varied(options.vary)
+        varied = parse_varied(options.vary)
     except UsageError as error:
         problems += error.problems
     try:
-        fixed = planning.parse_fixed(options.fixed)
+        fixed = parse_fixed(options.fixed)
     except UsageError as error:
         problems += error.problems
-    trials = _whole(options.said("trials"), options.trials, 1, planning.MAX_REPETITIONS, problems)
-    seed = _whole(options.said("seed"), options.seed, 0, planning.MAX_SEED, problems)
+    trials = _whole(options.said("trials"), options.trials, 1, MAX_REPETITIONS, problems)
+    seed = _whole(options.said("seed"), options.seed, 0, MAX_SEED, problems)
     script = _script(options, file, problems)
     if options.output is not None and not options.output.strip():
         problems.append(f"{options.said('output')} {options.output!r} names no folder")
@@ -97,16 +99,16 @@ def request_of(options: RunOptions) -> Asked:
     )
     problems += planning.contradictions(request)
     if problems or script is None:
-        raise UsageError(*problems, hint=planning.FACTORS_HINT if "factor" in " ".join(problems) else "")
+        raise UsageError(*problems, hint=FACTORS_HINT if "factor" in " ".join(problems) else "")
     return Asked(request, script, system)
 
 
-def _plan_file(options: RunOptions, problems: list[str]) -> planning.PlanFile | None:
+def _plan_file(options: RunOptions, problems: list[str]) -> PlanFile | None:
     """Return what the plan file says, an empty one where there is none, and None where it cannot be read at all."""
     if options.plan is None:
         return _NO_PLAN
     try:
-        file, faults = planning.read_plan_file(planning.find_plan(options.plan))
+        file, faults = read_plan_file(find_plan(options.plan))
     except UsageError as error:
         problems += error.problems
         return None
@@ -114,7 +116,7 @@ def _plan_file(options: RunOptions, problems: list[str]) -> planning.PlanFile | 
     return file
 
 
-def _script(options: RunOptions, file: planning.PlanFile | None, problems: list[str]) -> Path | None:
+def _script(options: RunOptions, file: PlanFile | None, problems: list[str]) -> Path | None:
     said, name = "SCENARIO", options.scenario
     if name is None:
         if file is None:
@@ -130,7 +132,7 @@ def _script(options: RunOptions, file: planning.PlanFile | None, problems: list[
         return None
 
 
-def _system(options: RunOptions, file: planning.PlanFile, problems: list[str]) -> System | None:
+def _system(options: RunOptions, file: PlanFile, problems: list[str]) -> System | None:
     """Return the system of somebody else's that is asked for, None on a stack of our own or where it has faults."""
     stack = options.stack or file.stack or "auto"
     if stack not in STACKS:

@@ -18,6 +18,7 @@ from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit
 from ticketbench.model import Plan, Trial, TrialRecord
+from ticketbench.plan_file import PlanFile
 from ticketbench.report.write import write
 from ticketbench.stack import Stack, confinement
 from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
@@ -88,7 +89,7 @@ def _provide(system: System | None, emit: Emit) -> binaries_module.Binaries:
 
 def _system_again(options: RunOptions, plan: Plan) -> System | None:
     """Return the system that a resumed run goes on with: its address and headers were not written down."""
-    nothing = planning.PlanFile(None, {}, {}, None, None, None)
+    nothing = PlanFile(None, {}, {}, None, None, None)
     problems: list[str] = []
     system = None
     if plan.external is None:

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-from ticketbench import factors, plan, scenario
+from ticketbench import factors, scenario
 from ticketbench.binaries import provide
 from ticketbench.cli import output
 from ticketbench.cli.lines import Lines
 from ticketbench.errors import EXIT_INVALID, EXIT_OK
+from ticketbench.levels import level_text
 from ticketbench.model import Scenario, Schedule
 
 
@@ -56,13 +57,13 @@ def show_scenario(text: str, *, as_json: bool) -> None:
             f"  {'SLOs' if number == 0 else '':10}{slo}"
             for number, slo in enumerate([f"{slo.metric} {slo.expression}" for slo in item.slos] or ["none"])
         ),
-        "  levels    " + (", ".join(f"{k}={plan.level_text(v)}" for k, v in item.levels.items()) or "all defaults"),
+        "  levels    " + (", ".join(f"{k}={level_text(v)}" for k, v in item.levels.items()) or "all defaults"),
         "",
         "Factors (--vary FACTOR=A,B or --set FACTOR=A):",
     ]
     for factor in factors.CATALOGUE.values():
         default = item.levels.get(factor.name, factor.default)
-        shown_default = "the scenario's" if default is None else plan.level_text(default)
+        shown_default = "the scenario's" if default is None else level_text(default)
         lines.append(f"  {factor.name:19}{factor.help}: {factor.levels_text()} [{shown_default}]")
     out = output.console()
     for line in lines:

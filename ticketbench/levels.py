@@ -1,0 +1,72 @@
+"""What options and plan files say of factors, read into levels. Every fault of a place is told at once."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ticketbench import factors
+from ticketbench.errors import UsageError
+from ticketbench.model import Level
+
+FACTORS_HINT: Final = "factors and their levels: ticketbench scenarios show SCENARIO"
+
+
+def level_text(level: Level) -> str:
+    """Return a level as it is typed: ``2``, ``0.5``, ``on``."""
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def parse_varied(options: Sequence[str], stack: str | None = None) -> dict[str, tuple[Level, ...]]:
+    """Parse ``--vary factor=a,b`` options. Raises UsageError listing every fault."""
+    problems: list[str] = []
+    varied: dict[str, tuple[Level, ...]] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        name = name.strip()
+        if not equals or not text.strip():
+            problems.append(f"--vary {option!r} is not of the form FACTOR=LEVEL,LEVEL")
+        elif name in varied:
+            problems.append(f"--vary names factor {name!r} twice")
+        elif levels := parse_levels(f"--vary {option!r}", name, text.split(","), stack, problems):
+            varied[name] = levels
+    _raise(problems)
+    return varied
+
+
+def parse_fixed(options: Sequence[str], stack: str | None = None) -> dict[str, Level]:
+    """Parse ``--set factor=level`` options. Raises UsageError listing every fault."""
+    problems: list[str] = []
+    fixed: dict[str, Level] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        name = name.strip()
+        if not equals or not text.strip():
+            problems.append(f"--set {option!r} is not of the form FACTOR=LEVEL")
+        elif name in fixed:
+            problems.append(f"--set names factor {name!r} twice")
+        elif levels := parse_levels(f"--set {option!r}", name, [text], stack, problems):
+            fixed[name] = levels[0]
+    _raise(problems)
+    return fixed
+
+
+def parse_levels(
+    where: str, name: str, texts: Sequence[str], stack: str | None, problems: list[str]
+) -> tuple[Level, ...] | None:
+    """Return the levels of factor ``name`` that ``texts`` spell; None with a problem added, which begins ``where``."""
+    try:
+        factor = factors.get(name, stack)
+        levels = tuple(factor.parse(text) for text in texts)
+    except UsageError as error:
+        problems.append(f"{where}: {error.message}")
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
+    else:
+        if len(set(levels)) == len(levels):
+            return levels
+        problems.append(f"{where} names a level twice")
+    return None
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise UsageError(*problems, hint=FACTORS_HINT)
