@@ -2,7 +2,7 @@
 
 python -m benchmarks.overhead [--times 5] [--variants 3] [--json FILE]
 
-Runs the installed program on a load of three seconds, with as many variants as asked for. The phases are timed by when
+Runs the installed program on a load of ten seconds, seven of them warm-up, with as many variants as asked for. The phases are timed by when
 their progress lines arrive. What happens once a run (its beginning, starting and stopping the servers, the report) is
 booked on the first variant.
 """

@@ -31,7 +31,7 @@ from ticketbench.others import OthersWatch
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints, Stack
 from ticketbench.stack.idle import idle
-from ticketbench.watch import TrialWatch
+from ticketbench.watch import SCRAPED_WITHIN_S, TrialWatch
 
 if TYPE_CHECKING:
     pass
@@ -169,6 +169,8 @@ def _prepare(this: Run, measured: Measured) -> None:
     measured.watch = TrialWatch(endpoints, sampler)
     for component in endpoints.components:
         sampler.watch(component.name, component.pid)
+    if plan.schedules[trial.variant].window_start_s < SCRAPED_WITHIN_S:
+        measured.watch.await_scraped()  # a longer warm-up leaves Prometheus the time to find the sale
 
 
 def _load(this: Run, measured: Measured) -> None:
@@ -179,6 +181,11 @@ def _load(this: Run, measured: Measured) -> None:
     def on_start(pid: int) -> None:
         sampler.watch("k6", pid)
         watch.k6_started(pid)
+
+    def on_phase(name: str, planned_s: float | None) -> None:
+        if name == "window":
+            watch.window_begins()
+        follow.on_phase(name, planned_s)
 
     def on_acks(acks: Iterator[Ack]) -> None:
         with interrupts.deferred():
@@ -207,7 +214,7 @@ def _load(this: Run, measured: Measured) -> None:
             outcome = load.run_load(
                 execution,
                 on_start=on_start,
-                on_phase=follow.on_phase,
+                on_phase=on_phase,
                 on_tick=follow.on_tick,
                 should_stop=watch.fault,
                 on_acks=on_acks,

@@ -1,4 +1,4 @@
-"""Watches a trial while it runs: who died, who was stopped, what the clocks did, and who else used the machine."""
+"""Watches a trial: who died, who was stopped, what the clocks did, who else used the machine, and what is scraped."""
 
 import threading
 import time
@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from ticketbench import interrupts
 from ticketbench.clocks import ClockWatch
+from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Disturbance
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints
@@ -17,6 +18,12 @@ from ticketbench.stack.stopped import StoppedWatch, failure
 
 CLOCK_PERIOD_S: Final = 0.2
 NEIGHBOURS_PERIOD_S: Final = 2.0
+# Prometheus tells its scraper of targets 5 to 6 s after its own start (measured, 2.42). A warm-up of this length may
+# begin before that: the sale has by then been starting for some seconds.
+SCRAPED_WITHIN_S: Final = 5.0
+# Two rounds of these 5 s, and some for a slow machine.
+SCRAPE_LIMIT_S: Final = 30.0
+SCRAPE_POLL_S: Final = 0.1
 
 
 class TrialWatch:
@@ -24,6 +31,7 @@ class TrialWatch:
 
     Components are looked at when asked: :meth:`fault` in the load's own loop, :meth:`guarding` around whatever waits
     for an answer. A component that was stopped is told once and let go on, so that what is left can be salvaged.
+    A sale that Prometheus does not scrape by the window's begin is a fault too, for its figures would be missing.
     """
 
     def __init__(self, endpoints: Endpoints, sampler: SamplerProcess) -> None:
@@ -34,6 +42,7 @@ class TrialWatch:
         self._clocks = ClockWatch()
         self._neighbours = Neighbours()
         self._done = threading.Event()
+        self._scrapes = _Scrapes(endpoints)
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -41,6 +50,7 @@ class TrialWatch:
         with interrupts.deferred():  # whole, so that __exit__ finds a thread that has begun
             self._neighbours.look(time.time())
             self._thread.start()
+            self._scrapes.start()
         return self
 
     def __exit__(
@@ -48,6 +58,7 @@ class TrialWatch:
     ) -> None:
         self._done.set()
         self._thread.join()
+        self._scrapes.stop()
         self._clocks.look()
         self._neighbours.look(time.time())
 
@@ -55,14 +66,37 @@ class TrialWatch:
         """Watch this process as k6 from now on."""
         self._k6 = {"k6": pid}
 
+    def await_scraped(self) -> None:
+        """Wait until Prometheus scrapes the sale. Raises EnvironmentFailure: it does not, or a component failed."""
+        give_up_s = time.monotonic() + SCRAPE_LIMIT_S
+        with self.guarding():
+            while missing := self._scrapes.ask():
+                if dead := self._dead():
+                    raise EnvironmentFailure("; ".join(dead.values()))
+                if time.monotonic() > give_up_s:
+                    raise EnvironmentFailure(
+                        f"Prometheus does not scrape the sale's workers within {SCRAPE_LIMIT_S:g} s ({missing})",
+                        "is the machine overloaded? look at it and try again",
+                    )
+                time.sleep(SCRAPE_POLL_S)
+
+    def window_begins(self) -> None:
+        """From now on it is a fault where the sale is not scraped."""
+        self._scrapes.due = True
+
     def fault(self) -> str | None:
-        """Return why the load cannot go on: a component died or was stopped. None where all is well."""
+        """Return why the load cannot go on: a component died, was stopped or is not scraped. None where all is well."""
+        dead = self._dead()
+        said = [*dead.values(), *(text for name, text in self._stopped.look().items() if name not in dead)]
+        if not said and (missing := self._scrapes.missing()):
+            said.append(f"Prometheus had not scraped the sale's workers when the window began ({missing})")
+        return "; ".join(said) or None
+
+    def _dead(self) -> dict[str, str]:
         dead = self._endpoints.dead()
         if not self._sampler.alive():
             dead = {**dead, "the sampler": "see sampler.log"}
-        said = [f"{name} died in mid-trial: {why}" for name, why in dead.items()]
-        said += [text for name, text in self._stopped.look().items() if name not in dead]
-        return "; ".join(said) or None
+        return {name: f"{name} died in mid-trial: {why}" for name, why in dead.items()}
 
     def guarding(self) -> AbstractContextManager[None]:
         """Raise EnvironmentFailure within the block where a component is stopped, whatever the block waits for."""
@@ -82,6 +116,40 @@ class TrialWatch:
             self._clocks.look()
             if neighbours.due():
                 self._neighbours.look(time.time())
+
+
+class _Scrapes:
+    """Asks until the sale is scraped. In a thread of its own: a Prometheus that hangs must not hold up the watching."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self.due = False
+        self._unscraped = endpoints.unscraped
+        self._missing = "it was not asked"
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="scrapes", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def ask(self) -> str:
+        """Return what is not scraped yet, empty when all is. Raises EnvironmentFailure."""
+        self._missing = self._unscraped()
+        return self._missing
+
+    def missing(self) -> str:
+        """Return what is not scraped though it is due; empty where all is well."""
+        return self._missing if self.due else ""
+
+    def _work(self) -> None:
+        while self._missing and not self._done.wait(SCRAPE_POLL_S):
+            try:
+                self.ask()
+            except EnvironmentFailure as error:  # if it is dead, that is told by whoever looks for the dead
+                self._missing = error.message
 
 
 class _Every:

@@ -91,6 +91,11 @@ def test_levels_reach_the_database_and_the_target(stack: LocalStack) -> None:
 
 
 def scraped(endpoints: Endpoints) -> set[str]:
+    """Return what Prometheus scrapes once the stack says that nothing is missing any more."""
+    give_up_s = time.monotonic() + 30
+    while missing := endpoints.unscraped():
+        assert time.monotonic() < give_up_s, missing
+        time.sleep(0.1)
     answer = httpx.get(f"{endpoints.prometheus_url}/api/v1/query", params={"query": 'up{job="app"} == 1'}).json()
     return {series["metric"]["instance"] for series in answer["data"]["result"]}
 

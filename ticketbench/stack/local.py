@@ -21,7 +21,6 @@ from ticketbench.stack.reset import Data
 from ticketbench.stack.servers import (
     LOOPBACK,
     PORT_ATTEMPTS,
-    READY_POLL_S,
     PrometheusServer,
     RedisServer,
     bound,
@@ -35,8 +34,6 @@ from ticketbench.stack.target import MetricsPortBusyError, Target, environment, 
 # 0.04 % of a core (measured), 16 of them four times as much as the scrape of a worker: whoever knows how many workers
 # there will be says so.
 MOST_WORKERS: Final = int(factors.CATALOGUE["workers"].high)
-# Two rounds of the 5 s in which Prometheus finds its targets, and some for a slow machine.
-SCRAPE_TIMEOUT_S: Final = 30.0
 
 
 class LocalStack:
@@ -170,9 +167,9 @@ class LocalStack:
         return tuple(Component(name, part.process.pid) for name, part in parts.items() if part is not None)
 
     def apply(self, levels: Mapping[str, Level]) -> Endpoints:
-        """Reset all data and start a fresh target with ``levels``, 2 s; return when it can sell and is being scraped.
+        """Reset all data and start a fresh target with ``levels``, 2 s; return when it can sell.
 
-        The first call takes up to 6 s, until Prometheus has found its targets. Raises EnvironmentFailure: a server
+        Prometheus has found it at most a second later, on the first call up to 5. Raises EnvironmentFailure: a server
         died or was stopped, the sale does not start, the disk is full. The stack is still to be stopped then.
         """
         self._fail_if_dead()
@@ -189,7 +186,7 @@ class LocalStack:
         workers = int(levels.get("workers", 1))
         if workers > self._most_workers:
             raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
-        settings = self._start_target(env, workers)
+        settings, began_s = self._start_target(env, workers)
         # last of all: its start is not measured either, and what it started until now is found below it
         self._confinement.apply(levels, self._pids())
         ports = self._metrics_ports[:workers]
@@ -214,6 +211,7 @@ class LocalStack:
             settings=settings,
             logs={name: self._logs / f"{name}.log" for name in ("app", "postgres", "redis", "prometheus")},
             dead=self.dead,
+            unscraped=lambda: self._unscraped(workers, began_s),
         )
 
     def _pids(self) -> dict[str, int]:
@@ -224,8 +222,11 @@ class LocalStack:
         env = environment(seed, url, store.url)
         init_database(self._launcher, env, self._folder / "app", log=self._logs / "init-db.log")
 
-    def _start_target(self, env: Mapping[str, str], workers: int) -> dict[str, str]:
-        """Start the target until its workers got their metrics ports; return the servers' settings, read meanwhile."""
+    def _start_target(self, env: Mapping[str, str], workers: int) -> tuple[dict[str, str], float]:
+        """Start the target until its workers got their metrics ports.
+
+        Return the servers' settings, read meanwhile, and when its start began (Unix seconds).
+        """
         _, prometheus, _, data, target = self._started()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             began_s = time.time()
@@ -233,7 +234,6 @@ class LocalStack:
             settings = data.settings()
             try:
                 target.await_ready()
-                self._await_scrapes(workers, began_s)
             except MetricsPortBusyError as error:
                 target.stop()
                 if attempt == PORT_ATTEMPTS:
@@ -244,31 +244,21 @@ class LocalStack:
                 self._metrics_ports = _distinct_ports(self._most_workers)
                 prometheus.scrape(self._scraped())
                 continue
-            return settings
+            return settings, began_s
         raise AssertionError("the last attempt returns or raises")
 
-    def _await_scrapes(self, workers: int, since_s: float) -> None:
-        """Wait until each worker, and nobody else, was scraped with success after ``since_s``."""
-        prometheus, target = self._started()[1], self._started()[4]
+    def _unscraped(self, workers: int, since_s: float) -> str:
+        """Return what differs from each worker, and nobody else, having been scraped with success after ``since_s``."""
+        prometheus = self._started()[1]
         wanted = {f"{LOOPBACK}:{port}" for port in self._metrics_ports[:workers]}
-        deadline = time.monotonic() + SCRAPE_TIMEOUT_S
-        while True:
-            if target.dead() is not None:
-                target.await_ready()  # tells why
-            scraped = {
-                labels["instance"]
-                for labels, at_s in prometheus.query('timestamp(up{job="app"} == 1)')
-                if at_s > since_s or labels["instance"] not in wanted
-            }
-            if scraped == wanted:
-                return
-            if time.monotonic() > deadline:
-                missing = ", ".join(sorted(wanted - scraped)) or "nothing"
-                raise EnvironmentFailure(
-                    f"Prometheus does not scrape the sale's workers within {SCRAPE_TIMEOUT_S:g} s (missing: {missing})",
-                    "is the machine overloaded? look at it and try again",
-                )
-            time.sleep(READY_POLL_S)
+        scraped = {
+            labels["instance"]
+            for labels, at_s in prometheus.query('timestamp(up{job="app"} == 1)')
+            if at_s > since_s or labels["instance"] not in wanted
+        }
+        told = [f"not yet {address}" for address in sorted(wanted - scraped)]
+        told += [f"still {address}" for address in sorted(scraped - wanted)]
+        return ", ".join(told)
 
     def _fail_if_dead(self) -> None:
         died = {name: why for name, why in self.dead().items() if name != "app"}

@@ -46,8 +46,10 @@ class Endpoints:
     """A stack in a variant's state, answering requests.
 
     ``k6_command`` is the prefix that k6's arguments are appended to. ``app_metrics`` are the host:port of each worker's
-    metrics, all of which Prometheus already scrapes with success. ``dead()`` returns, at any time, the components that
-    should run and do not, each with why (exit status and last log lines). ``logs`` maps a component to its log file.
+    metrics. ``unscraped()`` returns what keeps Prometheus from having scraped each of them, and nobody else, with
+    success since its start, empty when all is well; it raises EnvironmentFailure. ``dead()`` returns, at any time, the
+    components that should run and do not, each with why (exit status and last log lines). ``logs`` maps a component to
+    its log file.
     ``access`` None: there is no ledger to read. ``addresses``, ``headers`` and ``source`` are those of a system that is
     somebody else's: where k6 may go, what it sends along, and the Prometheus that holds the system's own series.
     """
@@ -62,6 +64,7 @@ class Endpoints:
     settings: Mapping[str, str]
     logs: Mapping[str, Path]
     dead: Callable[[], dict[str, str]]
+    unscraped: Callable[[], str] = str
     addresses: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: SeriesSource | None = None
