@@ -2,9 +2,9 @@
 
 python -m benchmarks.overhead [--times 5] [--variants 3] [--json FILE]
 
-Runs the installed program on a load of ten seconds, seven of them warm-up, with as many variants as asked for. The phases are timed by when
-their progress lines arrive. What happens once a run (its beginning, starting and stopping the servers, the report) is
-booked on the first variant.
+Runs the installed program on a load of ten seconds, seven of them warm-up, with as many variants as asked for. The
+phases are timed by when their progress lines arrive. What happens once a run (its beginning, starting and stopping the
+servers, the report) is booked on the first variant.
 """
 
 import argparse

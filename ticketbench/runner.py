@@ -116,11 +116,10 @@ def _up(this: Run, *, keep: bool) -> Iterator[None]:
         with this.signals.listening():
             own = this.plan.external is None
             this.emit(Phase("start", "PostgreSQL, Redis and Prometheus" if own else "Prometheus, for k6's series"))
+            this.sampler = SamplerProcess.launch(this.directory.path / "sampler.log")  # it loads meanwhile
             servers = this.stack.start()
             this.loading.start()
-            this.sampler = SamplerProcess.start(
-                servers.prometheus_url, servers.access, servers.components, this.directory.path / "sampler.log"
-            )
+            this.sampler.begin(servers.prometheus_url, servers.access, servers.components)
         yield
     finally:
         if this.sampler is not None:

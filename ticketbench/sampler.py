@@ -315,8 +315,10 @@ def main() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:  # two files for each process of ours, one for each thread
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if not (line := sys.stdin.readline()):
+        return EXIT_OK  # the stack never came up
     try:
-        sampler = Sampler(Configuration.parse(sys.stdin.readline()))
+        sampler = Sampler(Configuration.parse(line))
     except psycopg.ProgrammingError:  # its text would quote the connection string, password and all
         tell(error="the PostgreSQL connection string cannot be read", source="stdin")
         return EXIT_USAGE

@@ -24,33 +24,19 @@ _LAST_LINES: Final = 5
 
 
 class SamplerProcess:
-    """A running sampler. Made by :meth:`start`; ends by :meth:`stop`, and by itself when this process ends."""
+    """A sampler. :meth:`launch` and :meth:`begin` it; it ends by :meth:`stop`, and by itself when this process ends."""
 
     def __init__(self, process: subprocess.Popen[bytes], log_path: Path) -> None:
         self._process = process
         self._log_path = log_path
 
     @classmethod
-    def start(
-        cls, prometheus_url: str, access: DatabaseAccess | None, components: Iterable[Component], log_path: Path
-    ) -> Self:
-        """Start it and return once it samples; this process and its children count as component ``ticketbench``.
-
-        ``access`` None: PostgreSQL and Redis are left out.
+    def launch(cls, log_path: Path) -> Self:
+        """Start the process, which loads what it needs and then waits for :meth:`begin`.
 
         Call it from the main thread: the kernel kills the sampler when the thread that started it ends. Raises
-        EnvironmentFailure with its last lines where it does not become ready.
+        EnvironmentFailure.
         """
-        roots = [(component.name, component.pid) for component in components]
-        components_only = dict(roots)
-        if not any(name == "ticketbench" for name, _ in roots):
-            roots.append(("ticketbench", os.getpid()))
-        configuration = {
-            "prometheus_url": prometheus_url,
-            "postgres_dsn": access.postgres_dsn if access else "",
-            "redis_url": access.redis_url if access else "",
-            "components": roots,
-        }
         # -P: never import from the folder that the user happens to be in
         command = [sys.executable, "-P", "-m", "ticketbench.sampler"]
         if setpriv := shutil.which("setpriv"):
@@ -69,12 +55,38 @@ class SamplerProcess:
                 )
         except OSError as error:
             raise EnvironmentFailure(f"cannot start the sampler: {error}") from error
-        sampler = cls(process, log_path)
+        return cls(process, log_path)
+
+    def begin(self, prometheus_url: str, access: DatabaseAccess | None, components: Iterable[Component]) -> None:
+        """Return once it samples; this process and its children count as component ``ticketbench``.
+
+        ``access`` None: PostgreSQL and Redis are left out. Raises EnvironmentFailure with its last lines where it does
+        not become ready; it is still to be stopped then.
+        """
+        roots = [(component.name, component.pid) for component in components]
+        ours = dict(roots)
+        if not any(name == "ticketbench" for name, _ in roots):
+            roots.append(("ticketbench", os.getpid()))
+        self._send(
+            {
+                "prometheus_url": prometheus_url,
+                "postgres_dsn": access.postgres_dsn if access else "",
+                "redis_url": access.redis_url if access else "",
+                "components": roots,
+            }
+        )
+        watched = StoppedWatch(lambda: {**ours, "sampler": self.pid})
+        with interrupts.watching(failure(watched)):
+            self._await_ready()
+
+    @classmethod
+    def start(
+        cls, prometheus_url: str, access: DatabaseAccess | None, components: Iterable[Component], log_path: Path
+    ) -> Self:
+        """Launch and begin in one step. Raises EnvironmentFailure, with it stopped again."""
+        sampler = cls.launch(log_path)
         try:
-            sampler._send(configuration)
-            watched = StoppedWatch(lambda: {**components_only, "sampler": process.pid})
-            with interrupts.watching(failure(watched)):
-                sampler._await_ready()
+            sampler.begin(prometheus_url, access, components)
         except BaseException:
             sampler.stop()
             raise
