@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cases import Case, NotHereError, all_cases, judge
+from tests.faults.case import Case, NotHereError, judge
+from tests.faults.cases import all_cases
 from tests.faults.scene import Scene
 
 CASES = {case.name: case for case in all_cases()}

@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.faults.cases import Case, NotHereError, all_cases, judge
+from tests.faults.case import Case, NotHereError, judge
+from tests.faults.cases import all_cases
 from tests.faults.scene import After, Scene
 from tests.faults.table import table
 

@@ -1,11 +1,23 @@
-"""What the tests of k6's executions share: a small sale that is served, and k6 that is run against it."""
+"""What tests share: a small sale that is served and k6 that is run against it; and the target's own sale, opened."""
 
-from collections.abc import Iterator
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
+import psycopg
 import pytest
+import redis as redis_client
+from psycopg.rows import tuple_row
 
+from target_app.app import create_app
+from target_app.seed import init_db
 from tests.integration.k6_target import Runs, Sale, served
+from tests.integration.opened_sale import REDIS_NUMBER, WAYS, Open, Shop, Stores
 from ticketbench.binaries import Binaries
 
 
@@ -23,3 +35,52 @@ def base_url(sale: Sale) -> Iterator[str]:
 @pytest.fixture
 def runs(binaries: Binaries, base_url: str, tmp_path: Path) -> Runs:
     return Runs((str(binaries.k6),), base_url, tmp_path)
+
+
+# --- the target's sale ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def places(postgres_dsn: str, redis_url: str) -> Iterator[Stores]:
+    """A database, and a number of Redis, for the tests of one file of the sale."""
+    name = f"sale_{uuid.uuid4().hex[:12]}"
+    url = urlsplit(postgres_dsn)._replace(path=f"/{name}").geturl()
+    cache_url = urlsplit(redis_url)._replace(path=f"/{REDIS_NUMBER}").geturl()
+    with psycopg.connect(postgres_dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        try:
+            with (
+                psycopg.connect(url, autocommit=True, row_factory=tuple_row) as sql,
+                redis_client.Redis.from_url(cache_url, decode_responses=True) as cache,
+            ):
+                yield Stores(url, cache_url, sql, cache)
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def stores(places: Stores) -> Stores:
+    """Both stores without anything in them."""
+    places.sql.execute("DROP TABLE IF EXISTS matches, tickets")
+    places.sql.execute("DROP FUNCTION IF EXISTS vanish")
+    places.redis.flushdb()
+    return places
+
+
+@pytest.fixture(params=WAYS)
+def opened(stores: Stores, request: pytest.FixtureRequest) -> Open:
+    """Open a sale with the given levels, on a freshly seeded database."""
+    way = WAYS[request.param]
+
+    @asynccontextmanager
+    async def opener(*, seed: bool = True, **levels: Any) -> AsyncIterator[Shop]:
+        # Redis may take its time where a test is one of many things that the machine does.
+        settings = stores.settings(**{**way, "redis_timeout_s": 10, **levels})
+        if seed:
+            await asyncio.to_thread(init_db, settings)
+        app = create_app(settings)
+        transport = httpx.ASGITransport(app.asgi)
+        async with app.sale.opened(), httpx.AsyncClient(transport=transport, base_url="http://sale") as http:
+            yield Shop(app.sale, http)
+
+    return opener
