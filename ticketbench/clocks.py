@@ -53,8 +53,7 @@ class ClockWatch:
                 "standstill",
                 self._looked_s + self._ahead_s,
                 gap_s,
-                f"ticketbench itself stood still for {gap_s:.1f} s in mid-trial (stopped, or the machine slept):"
-                " the window is not to be believed",
+                f"ticketbench itself stood still for {gap_s:.1f} s in mid-trial (stopped, or the machine slept)",
             )
         self._looked_s = now_s
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.synthetic import T0, Trace, run_record, scenario, schedule, spike, without
+from tests.unit.synthetic import Trace, run_record, scenario, schedule, spike, without
 from ticketbench.analysis.signals import measure
 from ticketbench.analysis.validity import judge
 from ticketbench.conclusions import Validity
@@ -237,23 +237,6 @@ def test_a_trial_that_did_not_end_by_itself(status: Any) -> None:
     found = judged(spike(status=status, reasons=("PostgreSQL died (exit 137)",)).build())
     assert found.status == "invalid"
     assert "PostgreSQL died (exit 137)" in found.reasons[0]
-
-
-@pytest.mark.parametrize(
-    ("kind", "status"), [("clock_step", "invalid"), ("standstill", "invalid"), ("shared_machine", "lower_bound")]
-)
-def test_what_came_over_a_trial_from_outside(kind: Any, status: str) -> None:
-    disturbance = Disturbance(kind=kind, at_s=T0, seconds=2.0, text="something happened for 2 s")
-
-    def disturbed(trial: TrialData) -> TrialData:
-        record = trial.record.model_copy(update={"disturbances": (disturbance,)})
-        return TrialData(record, trial.series, trial.histograms, trial.acks, trial.ledger)
-
-    found = judged(disturbed(spike().build()))
-    assert (found.status, only_reason(found)) == (status, "something happened for 2 s")
-    smoke = run_record(of=SMOKE, load=schedule(seconds=5, per_s=2))
-    found = judged(disturbed(Trace(seconds=5).requests("purchase", per_s=2).build()), smoke)
-    assert found.status == "valid"  # it claims nothing that depends on time
 
 
 def test_k6s_exit_code() -> None:

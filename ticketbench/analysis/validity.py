@@ -9,16 +9,17 @@ applies to it, its thresholds decide the rest.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ticketbench.analysis import crosscheck
+from ticketbench.analysis.disturbances import Weight, disturbed
 from ticketbench.analysis.resources import host_busy_cores, label
 from ticketbench.analysis.series import Series, known
 from ticketbench.analysis.wording import listed, number, percent
 from ticketbench.conclusions import Validity, ValidityStatus
-from ticketbench.model import DisturbanceKind, Environment, RunRecord
+from ticketbench.model import Environment, RunRecord
 
 if TYPE_CHECKING:
     from ticketbench.analysis.signals import Measurement
@@ -65,8 +66,6 @@ CLOCK_STEP_S: Final = 0.1
 # k6 exits with 99 when a threshold failed: that is an answer. Anything else but 0 is none.
 K6_ANSWERS: Final = (0, 99)
 
-Weight = Literal["invalid", "lower_bound", "note"]
-
 
 @dataclass(frozen=True)
 class Reason:
@@ -97,7 +96,7 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     edges = np.array([trial.record.window.start_s, trial.record.window.end_s])
     performance = run.plan.scenario.shape != "functional"
     yield from _missing(trial, series, stack=run.plan.stack)
-    yield from _disturbed(trial, performance=performance)
+    yield from (Reason(weight, text) for weight, text in disturbed(trial, series, performance=performance))
     if measured.requests == 0:
         yield Reason("invalid", "k6 sent no request that counts: nothing was measured")
     yield from _failing(measured, performance=performance)
@@ -151,20 +150,6 @@ def _ended(trial: "TrialData") -> Iterator[Reason]:
             yield Reason(
                 "invalid", f"k6 ended with exit code {record.load.exit_code}: read its log in the trial's folder"
             )
-
-
-# Series are joined by the wall clock, and phases are told by ticketbench: without either the window is another one. Who
-# shares the machine takes CPU, so the system can do at least what was seen.
-DISTURBANCES: Final[dict[DisturbanceKind, Weight]] = {
-    "clock_step": "invalid",
-    "standstill": "invalid",
-    "shared_machine": "lower_bound",
-}
-
-
-def _disturbed(trial: "TrialData", *, performance: bool) -> Iterator[Reason]:
-    for disturbance in trial.record.disturbances:
-        yield Reason(DISTURBANCES[disturbance.kind] if performance else "note", disturbance.text)
 
 
 def _missing(trial: "TrialData", series: Series, *, stack: str) -> Iterator[Reason]:
