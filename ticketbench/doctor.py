@@ -5,13 +5,16 @@ where no run can be made, a *warning* where one can and its figures or its clean
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from ticketbench.binaries import Sighting
+from ticketbench.leftovers import StackSeen
 from ticketbench.others import Sharer
-from ticketbench.surroundings import Folder, StackSeen, Surroundings
+from ticketbench.surroundings import Folder, Surroundings
 
 Status = Literal["ok", "warning", "failing"]
 
@@ -265,26 +268,38 @@ def _stacks(seen: Surroundings) -> Iterator[Check]:
 
 
 def _stack(stack: StackSeen) -> Check:
+    """Say what a stack is to its user. Only what was left behind is there to be cleaned up."""
     parts = f" ({', '.join(stack.parts)})" if stack.parts else ""
+    where = f" of the state folder {stack.elsewhere}" if stack.elsewhere is not None else ""
+    name = f"{stack.stack_id}{where}"
+    down = "ticketbench down" if stack.elsewhere is None else _command("down", stack.elsewhere)
     match stack.use:
         case "in use":
             return Check(
                 "stacks",
                 "warning",
-                f"{stack.stack_id}: its run is going on{parts}",
+                f"{name}: its run is going on{parts}",
                 "let it end first: two runs at a time measure each other",
             )
         case "kept":
+            return Check("stacks", "warning", f"{name}: kept{parts}; it takes memory and some CPU", down)
+        case "left behind":
+            next_run = ", or the next run," if stack.elsewhere is None else ""
             return Check(
-                "stacks", "warning", f"{stack.stack_id}: kept{parts}; it takes memory and some CPU", "ticketbench down"
+                "stacks", "warning", f"{name}: left behind by a killed run{parts}", f"`{down}`{next_run} takes it down"
             )
-        case _:
+        case "unknown":
+            count = f"{stack.processes} process{'es' * (stack.processes != 1)}"
             return Check(
                 "stacks",
                 "warning",
-                f"{stack.stack_id}: left behind by a killed run{parts}",
-                "`ticketbench down`, or the next run, takes it down",
+                f"{name}: {count} of it; whether a run still uses it cannot be told from here",
+                "leave it to whoever started it; where nobody did, end its processes",
             )
+
+
+def _command(command: str, state_folder: Path) -> str:
+    return f"TICKETBENCH_STATE={shlex.quote(str(state_folder))} ticketbench {command}"
 
 
 def _count(limit: int) -> str:

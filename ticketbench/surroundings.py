@@ -7,12 +7,11 @@ import http.client
 import json
 import os
 import platform
-import re
 import resource
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,23 +20,21 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from ticketbench import __version__, factors, limits, machine, scenario, store
+from ticketbench import __version__, factors, limits, machine, scenario
 from ticketbench.binaries import PARTS, Sighting, look
 from ticketbench.descriptors import OTHER_FILES
-from ticketbench.errors import EnvironmentFailure, TicketbenchError
+from ticketbench.errors import TicketbenchError
+from ticketbench.leftovers import Leftover, StackSeen, look_around
 from ticketbench.model import Isolation
 from ticketbench.others import Sharer, watched
 from ticketbench.paths import cache_dir, state_dir
-from ticketbench.stack import state
 from ticketbench.stack.launch import can_unshare
-from ticketbench.stack.process import LABEL
 
 # Long enough to see a busy neighbour, short enough to wait for.
 WATCHED_S: Final = 0.5
 DOCKER_PATIENCE_S: Final = 1.0
 # Servers, the sale, k6's API and each worker's metrics.
 PORTS_OF_A_RUN: Final = 6 + int(factors.CATALOGUE["workers"].high)
-RUN_FOLDER: Final = re.compile(r"\d{8}T\d{6}Z-")  # store.run_id
 # Not needed by a run: for people, and for measuring what PostgreSQL alone can do.
 CLIENTS: Final = ("psql", "pgbench")
 
@@ -56,23 +53,6 @@ class Folder:
     free_bytes: int
     free_inodes: int | None
     in_memory: bool
-
-
-@dataclass(frozen=True)
-class StackSeen:
-    """A stack that is written down; ``use`` is ``in use``, ``kept`` or ``left behind``."""
-
-    stack_id: str
-    use: str
-    parts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """Something of ticketbench that lies about, and how to be rid of it."""
-
-    text: str
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -122,7 +102,7 @@ def survey(output: Path) -> Surroundings:
     ports_range, ports_left = _ports_left()
     busy = watched(WATCHED_S)
     total, available = limits.memory()
-    stacks, leftovers = _stacks(output)
+    stacks, leftovers = look_around(output)
     return Surroundings(
         parts=parts,
         postgres_tools=tuple(tool for part in parts if part.part == "postgres" for tool in part.beside(*CLIENTS)),
@@ -313,70 +293,3 @@ def _root_way() -> str:
     if can_unshare():
         return "namespace"
     return "switch" if shutil.which("setpriv") is not None else "none"
-
-
-# --- what is up, and what was left ------------------------------------------------------------------------------------
-
-
-def _stacks(output: Path) -> tuple[tuple[StackSeen, ...], tuple[Leftover, ...]]:
-    known = []
-    leftovers: list[Leftover] = []
-    try:
-        known = list(state.running())
-    except EnvironmentFailure as error:
-        leftovers.append(Leftover(error.message, "look at the folder, or set TICKETBENCH_STATE to another"))
-    stacks = tuple(
-        StackSeen(
-            item.stack_id,
-            "in use" if item.in_use else "kept" if item.keep else "left behind",
-            tuple(process.component for process in item.alive()),
-        )
-        for item in known
-    )
-    strangers = _labelled_elsewhere({item.stack_id for item in known})
-    leftovers += [
-        Leftover(
-            f"{stack_id}: {count} process{'es' * (count != 1)} of a stack that another state folder knows of",
-            "`ticketbench down` with the TICKETBENCH_STATE that it was started with",
-        )
-        for stack_id, count in strangers.items()
-    ]
-    scratch = list((cache_dir() / "binaries").glob(".fetch-*"))
-    if scratch:
-        leftovers.append(
-            Leftover(f"{len(scratch)} unfinished downloads in {scratch[0].parent}", "the next download removes them")
-        )
-    empty = [path.name for path in _empty_runs(output)]
-    if empty:
-        leftovers.append(
-            Leftover(f"{len(empty)} run folders without a trial in {output} ({', '.join(empty[:3])})", "remove them")
-        )
-    return stacks, tuple(leftovers)
-
-
-def _labelled_elsewhere(known: set[str]) -> dict[str, int]:
-    """Count the processes that carry the label of a stack which is not among ``known``."""
-    prefix = f"{LABEL}=".encode()
-    found: dict[str, int] = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
-        try:
-            environment = Path(f"/proc/{entry}/environ").read_bytes()
-        except OSError:
-            continue  # ended, or another user's
-        for item in environment.split(b"\0"):
-            if item.startswith(prefix) and (stack_id := item[len(prefix) :].decode(errors="replace")) not in known:
-                found[stack_id] = found.get(stack_id, 0) + 1
-    return found
-
-
-def _empty_runs(output: Path) -> Iterator[Path]:
-    """Yield the run folders that a kill left before anything was written down of them."""
-    try:
-        folders = sorted(path for path in output.iterdir() if path.is_dir())
-    except OSError:
-        return
-    for folder in folders:
-        if RUN_FOLDER.match(folder.name) and not (folder / store.RUN_FILE).exists():
-            yield folder

@@ -8,9 +8,10 @@ from ticketbench import doctor
 from ticketbench.analysis import validity
 from ticketbench.binaries import Sighting
 from ticketbench.binaries.probe import Found
+from ticketbench.leftovers import Leftover, StackSeen
 from ticketbench.model import Isolation
 from ticketbench.others import Sharer
-from ticketbench.surroundings import Folder, Leftover, StackSeen, Surroundings, survey
+from ticketbench.surroundings import Folder, Surroundings, survey
 
 GB = 1_000_000_000
 
@@ -97,6 +98,27 @@ WEAK: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("stacks", {"stacks": (StackSeen("a-1", "in use", ("redis",)),)}, "warning", "a-1: its run", "end first"),
     ("stacks", {"stacks": (StackSeen("a-1", "kept", ()),)}, "warning", "a-1: kept", "down"),
     ("stacks", {"stacks": (StackSeen("a-1", "left behind", ()),)}, "warning", "killed run", "down"),
+    (
+        "stacks",
+        {"stacks": (StackSeen("a-1", "in use", ("redis",), Path("/srv/my state")),)},
+        "warning",
+        "a-1 of the state folder /srv/my state: its run is going on (redis)",
+        "let it end first",
+    ),
+    (
+        "stacks",
+        {"stacks": (StackSeen("a-1", "left behind", ("redis",), Path("/srv/my state")),)},
+        "warning",
+        "left behind by a killed run",
+        "`TICKETBENCH_STATE='/srv/my state' ticketbench down` takes it down",
+    ),
+    (
+        "stacks",
+        {"stacks": (StackSeen("a-1", "unknown", (), processes=2),)},
+        "warning",
+        "a-1: 2 processes of it; whether a run still uses it cannot be told",
+        "leave it to whoever started it",
+    ),
     ("leftovers", {"leftovers": (Leftover("2 folders", "remove them"),)}, "warning", "2 folders", "remove"),
 ]
 

@@ -24,9 +24,11 @@ def other() -> Iterator[Process]:
         process.kill()
 
 
-def state(owner: Process | None, created_s: float, run_id: str = "20261122T100000Z-browse") -> StackState:
+def state(
+    owner: Process | None, created_s: float, run_id: str = "20261122T100000Z-browse", stack: str = "1"
+) -> StackState:
     created = datetime.fromtimestamp(created_s, UTC).isoformat(timespec="seconds")
-    return StackState(stack_id=f"{run_id}-1", run_id=run_id, created=created, boot=boot_id(), owner=owner)
+    return StackState(stack_id=f"{run_id}-{stack}", run_id=run_id, created=created, boot=boot_id(), owner=owner)
 
 
 def test_the_overlap_is_counted(other: Process) -> None:
@@ -45,6 +47,27 @@ def test_the_overlap_is_counted(other: Process) -> None:
     assert [each.seconds for each in neighbours.between(1020, 1025)] == [5]
     assert neighbours.between(1040, 1060) == ()
     assert neighbours.between(990, 1009) == ()
+
+
+def test_a_run_that_was_resumed_meanwhile_is_told_once_with_its_time_together(other: Process) -> None:
+    there = [state(other, 1010)]
+    neighbours = Neighbours(lambda: tuple(there))
+    neighbours.look(1020)
+    there[:] = [state(other, 1030, stack="2")]  # its stack of `--resume`
+    neighbours.look(1045)
+    (found,) = neighbours.between(1000, 1060)
+    assert (found.at_s, found.seconds) == (1010, 25)
+    assert "for 25 s of this trial's 60 s" in found.text
+    there[:] = [state(other, 1040, run_id="20261122T100000Z-spike")]
+    neighbours.look(1050)
+    assert [each.seconds for each in neighbours.between(1000, 1060)] == [25, 10]
+
+
+def test_time_that_two_stacks_of_a_name_share_counts_once(other: Process) -> None:
+    neighbours = Neighbours(lambda: (state(other, 1010), state(other, 1020, stack="2")))
+    neighbours.look(1040)
+    (found,) = neighbours.between(1000, 1060)
+    assert found.seconds == 30
 
 
 def test_ourselves_kept_ones_and_leftovers_do_not_count(other: Process) -> None:

@@ -33,18 +33,34 @@ class Neighbours:
                 self._seen[state.stack_id] = (state, now_s)
 
     def between(self, start_s: float, end_s: float) -> tuple[Disturbance, ...]:
-        """Return the runs that overlapped with the time from ``start_s`` to ``end_s`` (Unix seconds)."""
-        found = []
+        """Return the runs that overlapped with the time from ``start_s`` to ``end_s`` (Unix seconds), each once.
+
+        A run that was interrupted and resumed meanwhile had a stack of its own each time, and is one run all the same.
+        """
+        spans: dict[str, list[tuple[float, float]]] = {}
         for state, seen_s in self._seen.values():
-            began_s = max(start_s, _created_s(state, start_s))
-            seconds = min(end_s, seen_s) - began_s
-            if seconds > 0:
-                text = (
-                    f"the run {state.run_id or state.stack_id} was using this machine for {seconds:.0f} s of this"
-                    f" trial's {end_s - start_s:.0f} s of load: the system can do at least this"
-                )
-                found.append(Disturbance(kind="shared_machine", at_s=began_s, seconds=seconds, text=text))
-        return tuple(found)
+            began_s, ended_s = max(start_s, _created_s(state, start_s)), min(end_s, seen_s)
+            if ended_s > began_s:
+                spans.setdefault(state.run_id or state.stack_id, []).append((began_s, ended_s))
+        return tuple(
+            Disturbance(
+                kind="shared_machine",
+                at_s=min(began_s for began_s, _ in found),
+                seconds=(seconds := _together_s(found)),
+                text=f"the run {name} was using this machine for {seconds:.0f} s of this trial's"
+                f" {end_s - start_s:.0f} s of load: the system can do at least this",
+            )
+            for name, found in spans.items()
+        )
+
+
+def _together_s(spans: list[tuple[float, float]]) -> float:
+    """Return the seconds that the spans cover, those that two of them share counted once."""
+    total_s, until_s = 0.0, float("-inf")
+    for began_s, ended_s in sorted(spans):
+        total_s += max(0.0, ended_s - max(began_s, until_s))
+        until_s = max(until_s, ended_s)
+    return total_s
 
 
 def _created_s(state: StackState, otherwise_s: float) -> float:

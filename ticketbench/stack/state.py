@@ -227,15 +227,20 @@ def running() -> tuple[StackState, ...]:
         raise EnvironmentFailure(f"cannot read {stacks_dir()}: {error.strerror}", STATE_HINT) from error
     found = []
     for folder in folders:
-        path = folder / STATE_FILE
         try:
-            found.append(parse_record(StackState, path.read_bytes(), str(path)))
+            found.append(read(folder))
         except FileNotFoundError:
             if folder.exists():  # else it was taken down this moment
                 found.append(StackState(stack_id=folder.name))
         except (OSError, UsageError):
             found.append(StackState(stack_id=folder.name))
     return tuple(sorted(found, key=lambda state: state.created))
+
+
+def read(folder: Path) -> StackState:
+    """Return the stack whose folder this is. Raises OSError where its file cannot be read, UsageError for damage."""
+    path = folder / STATE_FILE
+    return parse_record(StackState, path.read_bytes(), str(path))
 
 
 def remove(state: StackState) -> None:
