@@ -64,11 +64,18 @@ class Errors(Record):
 
 
 class Saturation(Record):
-    """One resource: busy fraction (0 to 1) and mean queued work (its unit in ``unit``); None where it has no series."""
+    """One resource: busy fraction (0 to 1) and mean queued work (its unit in ``unit``); None where it has no series.
+
+    ``limit_cores`` is a component's CPU limit, where it has one: its utilisation is the used part of that.
+    ``throttled`` is for how many seconds of each second the limit kept it from running although it had work, with the
+    waits on several cores added up.
+    """
 
     utilisation: float | None
     queue: float | None
     unit: str = ""
+    limit_cores: float | None = None
+    throttled: float | None = None
 
 
 class Signals(Record):

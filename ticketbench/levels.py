@@ -1,5 +1,6 @@
 """What options and plan files say of factors, read into levels. Every fault of a place is told at once."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -7,12 +8,28 @@ from ticketbench import factors
 from ticketbench.errors import UsageError
 from ticketbench.model import Level
 
+# What 0 means for the factors that take it beside their bounds.
+NO_LIMIT: Final = "no limit"
+_NO_LIMIT: Final = re.compile(
+    rf"\b({'|'.join(name for name, factor in factors.CATALOGUE.items() if factor.or_zero)})=0(?:\.0)?(?=,|$)"
+)
 FACTORS_HINT: Final = "factors and their levels: ticketbench scenarios show SCENARIO"
 
 
 def level_text(level: Level) -> str:
     """Return a level as it is typed: ``2``, ``0.5``, ``on``."""
     return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def level_words(name: str, level: Level) -> str:
+    """Return a level of factor ``name`` as it is read: what is typed, but for a limit of 0, which is none."""
+    factor = factors.CATALOGUE.get(name)  # a run of another version may have others
+    return NO_LIMIT if factor is not None and factor.or_zero and level == 0 else level_text(level)
+
+
+def variant_words(variant: str) -> str:
+    """Return a variant's name as it is read: ``pool_size=2,app_cpus=no limit``. Commands take the name itself."""
+    return _NO_LIMIT.sub(rf"\1={NO_LIMIT}", variant)
 
 
 def parse_varied(options: Sequence[str], stack: str | None = None) -> dict[str, tuple[Level, ...]]:

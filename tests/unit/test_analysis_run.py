@@ -39,8 +39,8 @@ def test_variants_are_compared_with_the_reference() -> None:
     assert found.outcome.status == "pass"
     assert exit_code(found) == 0
     assert found.outcome.sentence.startswith(
-        "pool_size=10,cache=on sells 100 tickets/s (p95 38.8 ms), "
-        "pool_size=2,cache=on 82 tickets/s (0.82x, p95 2.37 s); 0 oversold, 0 lost of 5460 acknowledged"
+        "pool_size=10,cache=on sells 100 tickets/s (p95 39 ms), "
+        "pool_size=2,cache=on 82 tickets/s (0.82x, p95 2.4 s); 0 oversold, 0 lost of 5460 acknowledged"
     )
     findings = {finding.signal: finding for finding in found.comparison}
     assert findings["traffic.goodput_per_s"].verdict == "regressed"

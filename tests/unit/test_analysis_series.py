@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ticketbench.analysis.resources import Machine, label, saturation
+from ticketbench.analysis.resources import Machine, label, limits_of, saturation
 from ticketbench.analysis.series import Series, parse_column
 
 nan = float("nan")
@@ -112,3 +112,24 @@ def test_workers_beyond_the_cores_share_them() -> None:
     assert saturation(s, WINDOW, Machine(2, 2, 1))["app_cpu"].utilisation[0] == pytest.approx(0.9)
     assert saturation(s, WINDOW, Machine(2, 8, 1))["app_cpu"].utilisation[0] == pytest.approx(0.9)
     assert s.increase("cpu_s", WINDOW, label(component="k6")).tolist() != [0.0]
+
+
+def test_a_cpu_limit_is_the_capacity_and_tells_how_long_it_held_back() -> None:
+    seconds = np.arange(20)
+    columns = {
+        "cpu_s{component=app}": 0.27 * seconds,
+        "cpu_s{component=postgres}": 0.1 * seconds,
+        "cpu_throttled_s{component=app}": 4.0 + 0.6 * seconds,
+    }
+    s = Series(pd.DataFrame(columns, index=np.arange(5.0, 25.0)))
+    limits = limits_of({"app_cpus": 0.3, "postgres_cpus": 0, "redis_cpus": 4.0, "pool_size": 2})
+    assert limits == {"app": 0.3, "redis": 4.0}
+    found = saturation(s, WINDOW, Machine(2, 1, 1, limits))
+    app, postgres, redis = (found[f"{name}_cpu"] for name in ("app", "postgres", "redis"))
+    assert (app.utilisation[0], app.limit_cores) == (pytest.approx(0.9), 0.3)
+    assert app.throttled is not None
+    assert app.throttled[0] == pytest.approx(0.6)
+    assert (postgres.utilisation[0], postgres.limit_cores, postgres.throttled) == (pytest.approx(0.05), None, None)
+    assert redis.limit_cores == 4.0  # what nobody saw is not measured, and no zero
+    assert redis.throttled is not None
+    assert np.isnan(redis.throttled[0])

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ticketbench.analysis import wording
 from ticketbench.analysis.verdict import Judged, Sample, compare_ratio, compare_risk
-from ticketbench.analysis.wording import duration, number, percent, signed_percent
+from ticketbench.analysis.wording import duration, number, percent, signed_percent, times
 
 POSITIVE = st.floats(1e-3, 1e3)
 
@@ -165,4 +166,8 @@ def test_figures_in_words() -> None:
         "0 %", "less than 0.01 %", "0.05 %", "6.2 %", "50 %", "99.9 %", "100 %",
     ]  # fmt: skip
     assert [duration(x) for x in (0.00085, 0.0412, 1.234)] == ["850 us", "41.2 ms", "1.23 s"]
+    assert [wording.latency(x) for x in (0.00085, 0.0412, 1.234, 4.38)] == ["0.85 ms", "41 ms", "1.23 s", "4.4 s"]
+    assert [times(x) for x in (0.0172, 0.0972, 0.97, 1.64, 3.14, 31.4)] == [
+        "0.017x", "0.10x", "0.97x", "1.64x", "3.1x", "31x",
+    ]  # fmt: skip
     assert signed_percent(-0.031) == "-3.1 %"

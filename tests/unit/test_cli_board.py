@@ -70,7 +70,7 @@ def test_a_window_says_where_it_is_what_it_sees_and_what_comes_next() -> None:
     # 47 - 25 s of this trial, the other two, and 1.5 s for the report
     assert got[3].endswith(" 25 s, 1 min 46 s left")
     assert got[4].split() == ["offered", "180.0/s", "goodput", "92.3/s", "errors", "3.1", "%"]
-    assert got[5].split() == ["finished", "178.2/s", "p95", "812", "ms", "dropped", "12"]
+    assert got[5].split() == ["finished", "178.2/s", "p95", "810", "ms", "dropped", "12"]
     assert got[6] == "next     pool_size=10  (43 s)"
     assert len(got) == 7
 

@@ -32,7 +32,7 @@ def test_a_long_window_shows_life_every_ten_seconds_and_nothing_in_between(capsy
     assert len(got) == 4
     assert got[0] == "   0.0 s  [1/4] window pool_size=2 (30 s)"
     assert got[1] == (
-        "  10.0 s  [1/4] window 10 s, 20 s left: offered 180.0/s, finished 178.2/s, goodput 92.3/s, p95 812 ms, "
+        "  10.0 s  [1/4] window 10 s, 20 s left: offered 180.0/s, finished 178.2/s, goodput 92.3/s, p95 810 ms, "
         "errors 0.3 %, dropped 12"
     )
 

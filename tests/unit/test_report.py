@@ -96,15 +96,15 @@ def test_the_table_of_variants_says_what_the_analysis_says(page: Page, spike: Re
             (row[1], signals.traffic.goodput_per_s),
             (offered, signals.traffic.offered_per_s),
             (achieved, signals.traffic.achieved_per_s),
-            (row[3], signals.latency_s.p50),
-            (row[4], signals.latency_s.p95),
-            (row[5], signals.latency_s.p99),
             (row[6], signals.errors.ratio),
         )
+        quantiles = (signals.latency_s.p50, signals.latency_s.p95, signals.latency_s.p99)
+        for shown, bucketed in zip(row[3:6], quantiles, strict=True):
+            assert measured(shown) == pytest.approx(bucketed, rel=0.05), shown
         for shown, exact in expected:
             assert measured(shown) == pytest.approx(exact, rel=0.005), shown
         own = [s.utilisation or 0 for name, s in signals.saturation.items() if name in ("db_pool", "event_loop")]
-        assert measured(busiest[1]) == pytest.approx(max(own), rel=0.005)
+        assert measured(busiest[1]) == pytest.approx(max(own), abs=0.01)
         assert v.validity.status.replace("_", " ") in row[8]
         assert v.integrity.status in row[9]
 
@@ -114,7 +114,7 @@ def test_effects_are_told_in_symbol_and_word(page: Page) -> None:
     assert "reference" in rows[0][0]
     assert "? 0.97x, not settled" in rows[1][1]
     assert "▲ 1.64x, better" in rows[2][1]
-    assert "▲ 58.1x lower, better" in rows[2][4]
+    assert "▲ 58x lower, better" in rows[2][4]
 
 
 def test_an_interval_is_shown_only_where_there_is_one(spike: ReportInput) -> None:
@@ -131,8 +131,8 @@ def test_every_effect_has_its_reason_below(page: Page, spike: ReportInput) -> No
     assert len(rows) == len(spike.analysis.comparison)
     assert rows[1][1:] == [
         "latency, p95",
-        "4.38 s",
-        "4.72 s",
+        "4.4 s",
+        "4.7 s",
         "? 1.08x, not settled",
         spike.analysis.comparison[1].reason,
     ]
@@ -287,9 +287,9 @@ def test_the_system_comes_before_what_is_around_it(spike: ReportInput) -> None:
     }
     signals = spike.analysis.variants[0].signals.model_copy(update={"saturation": around})
     cell = Page(html(changed(spike, signals=signals))).tables["The variants compared"][1][7]
-    assert cell.startswith("DB pool 97.0 %")
-    assert "41.0 requests waiting for a connection" in cell
-    assert "row lock: 8.20 sessions waiting for a row" in cell
+    assert cell.startswith("DB pool 97 %")
+    assert "41 requests waiting for a connection" in cell
+    assert "row lock: 8.2 sessions waiting for a row" in cell
     assert "load generator 100 %" in cell
 
 

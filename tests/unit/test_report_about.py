@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.unit.report_data import spike
 from ticketbench.model import Isolation, Split
+from ticketbench.report import markdown
 from ticketbench.report.about import about_tables
 
 
@@ -47,3 +48,26 @@ def test_the_machine_in_full() -> None:
 
 def test_a_machine_that_cannot_be_split_says_why() -> None:
     assert machine(isolation=Isolation(no_pinning="there is one core"))["Cores kept apart"] == "there is one core"
+
+
+def test_the_short_report_says_what_the_figures_were_made_with() -> None:
+    data = spike()
+    limits = (0.5, 0.0, 0.0, 0.0)
+    variants = tuple(
+        v.model_copy(update={"levels": v.levels | {"pinning": "split", "app_cpus": limit, "redis_cpus": 0.0}})
+        for v, limit in zip(data.run.plan.variants, limits, strict=True)
+    )
+    plan = data.run.plan.model_copy(update={"variants": variants})
+    machine = {"governor": "powersave", "cpu_quota_cores": 1.5, "virtualised": "kvm"}
+    env = data.run.environment.model_copy(update=machine)
+    run = data.run.model_copy(update={"plan": plan, "environment": env})
+    text = markdown(dataclasses.replace(data, run=run)).decode()
+    told = dict(
+        line.strip("| ").split(" | ", 1) for line in text.partition("**Environment**")[2].splitlines() if " | " in line
+    )
+    assert told["System"] == "Debian GNU/Linux 12, kernel 6.1.0, x86_64, kvm"
+    assert told["CPU"] == "an ordinary processor, 2 cores, limited to 1.5 by a control group"
+    assert told["Clock"] == "governor powersave"
+    assert told["Pinning and CPU limits"] == "pinning split; app_cpus 0.5 or no limit; redis_cpus no limit"
+    assert told["Versions"] == "ticketbench 0.1.0, Python 3.11.4, k6 1.1.0, postgres 18.6"
+    assert told["Load by others"].startswith("not recorded")

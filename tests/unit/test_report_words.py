@@ -26,6 +26,46 @@ def test_seconds(value: float | None, text: str | None) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
+        (0.0, "0 ms"), (0.000412, "0.41 ms"), (0.0123, "12.3 ms"), (0.0243, "24 ms"), (0.4123, "410 ms"),
+        (0.994, "990 ms"), (0.9996, "1.00 s"), (1.412, "1.41 s"), (4.3772, "4.4 s"), (75.0, "75 s"), (1234.0, "1230 s"),
+        (None, None), (float("nan"), None), (float("inf"), None),
+    ],
+)  # fmt: skip
+def test_a_latency_has_as_many_digits_as_its_histogram_bears(value: float | None, text: str | None) -> None:
+    assert wording.latency(value) == text
+
+
+@given(st.floats(min_value=1e-5, max_value=1e5))
+def test_a_shown_latency_is_well_within_a_bucket(value: float) -> None:
+    figure, unit = (wording.latency(value) or "").split(" ")
+    assert float(figure) * {"ms": 1e-3, "s": 1.0}[unit] == pytest.approx(value, rel=0.0255)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.0609, "<0.1"), (0.1, "0.1"), (2.34, "2.3"), (9.96, "10"), (41.3, "41"), (1234.5, "1,234"),
+     (-0.01, ">-0.1"), (None, None), (float("nan"), None)],
+)  # fmt: skip
+def test_a_queue_is_said_roughly_and_never_rounded_to_nothing(value: float | None, text: str | None) -> None:
+    assert wording.rough(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0 %"), (0.004, "<1 %"), (0.432, "43 %"), (0.9951, "99 %"), (1.0, "100 %"), (1.5, "150 %"), (None, None)],
+)
+def test_a_busy_fraction_is_whole_percent_and_never_rounded_to_all(value: float | None, text: str | None) -> None:
+    assert wording.busy(value) == text
+
+
+def test_a_limit_of_nothing_reads_as_no_limit() -> None:
+    assert wording.variant("pool_size=2,app_cpus=0") == "pool_size=2, app_cpus=no limit"
+    assert wording.variant("redis_cpus=0.0,app_cpus=0.05,stock=0") == "redis_cpus=no limit, app_cpus=0.05, stock=0"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
         (0.0, "0 %"), (1.0, "100 %"), (0.00001, "<0.01 %"), (0.0123, "1.23 %"), (0.1234, "12.3 %"),
         (0.99991, "99.99 %"),
         (0.999999, "99.99 %"), (0.9982, "99.8 %"), (1.5, "150 %"), (None, None),
@@ -37,7 +77,7 @@ def test_percent_never_rounds_to_nothing_or_to_all(value: float | None, text: st
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1.6352, "1.64x"), (0.971, "0.97x"), (2.4, "2.40x"), (31.24, "31.2x"), (0.0172, "58.1x lower"), (0.0, "0.00x")],
+    [(1.6352, "1.64x"), (0.971, "0.97x"), (2.4, "2.4x"), (31.24, "31x"), (0.0172, "58x lower"), (0.0, "0x")],
 )
 def test_times(value: float, text: str) -> None:
     assert wording.times(value) == text

@@ -234,6 +234,8 @@ def _saturation(trials: Sequence[dict[str, Saturation]]) -> dict[str, Saturation
             utilisation=_mean([usage.utilisation for usage in usages]),
             queue=_mean([usage.queue for usage in usages]),
             unit=usages[0].unit,
+            limit_cores=usages[0].limit_cores,
+            throttled=_mean([usage.throttled for usage in usages]),
         )
         for name, usages in resources.items()
     }

@@ -18,6 +18,7 @@ from ticketbench.analysis.wording import number
 from ticketbench.conclusions import Analysis, Comparison, Finding, Integrity, VariantAnalysis, Verdict
 from ticketbench.errors import UsageError
 from ticketbench.factors import CATALOGUE
+from ticketbench.levels import variant_words
 from ticketbench.model import Environment, RunRecord
 
 Side = tuple[RunRecord, Analysis]
@@ -221,7 +222,7 @@ def _named(findings: Sequence[Finding]) -> str:
 
 def _sentence(ours: RunRecord, theirs: RunRecord, before: VariantAnalysis, after: VariantAnalysis, why: str) -> str:
     if before.variant != after.variant:
-        sides = f"{after.variant} against {before.variant}"
+        sides = f"{variant_words(after.variant)} against {variant_words(before.variant)}"
     else:
         sides = f"{theirs.run_id} against {ours.run_id}"
     return f"{sides}: {why}"

@@ -1,7 +1,7 @@
 """How busy each resource was and how much work queued for it, over any intervals (USE method: Gregg)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,20 +14,29 @@ IDLE_MODES: Final = frozenset({"idle", "iowait"})
 
 @dataclass(frozen=True)
 class Machine:
-    """What utilisation is measured against: the machine's cores, the app's workers and k6's virtual users at most."""
+    """What utilisation is measured against: the machine's cores, the app's workers and k6's virtual users at most.
+
+    ``limits`` are the cores' time that a component may use, of those that have a limit.
+    """
 
     cores: int
     workers: int
     max_vus: int
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """One resource over intervals: busy fraction, mean queued work and its unit; NaN where nothing was measured."""
+    """One resource over intervals: busy fraction, mean queued work and its unit; NaN where nothing was measured.
+
+    ``limit_cores`` and ``throttled`` are those of :class:`ticketbench.conclusions.Saturation`.
+    """
 
     utilisation: Array
     queue: Array
     unit: str
+    limit_cores: float | None = None
+    throttled: Array | None = None
 
 
 def workers_of(levels: Mapping[str, Level], series: Series, cores: int) -> int:
@@ -36,13 +45,20 @@ def workers_of(levels: Mapping[str, Level], series: Series, cores: int) -> int:
     return int(workers) if isinstance(workers, int | float) else 1
 
 
+def limits_of(levels: Mapping[str, Level]) -> dict[str, float]:
+    """Return the CPU limits, in cores' time, of the components that have one: the factors ``<component>_cpus``."""
+    levels_of = {name: levels.get(f"{name}_cpus", 0) for name in ("app", "postgres", "redis")}
+    return {name: float(level) for name, level in levels_of.items() if isinstance(level, int | float) and level > 0}
+
+
 def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usage]:
     """Return every resource's usage in each interval between ``edges`` (Unix seconds).
 
     What utilisation is a fraction of: ``db_pool`` the connections that the pools may hold; ``event_loop`` and
     ``app_cpu`` one core for each worker (never more than the machine has); ``redis_cpu`` the one core that Redis can
     use; ``postgres_cpu``, ``host_cpu`` and ``other_cpu`` all cores; ``load_generator`` the virtual users that k6 may
-    have. ``row_lock`` is no resource with a capacity: only its queue is known.
+    have. A component with a CPU limit below that has the limit for a capacity. ``row_lock`` is no resource with a
+    capacity: only its queue is known.
     """
     length = np.diff(edges)
     worker_cores = max(1, min(machine.workers, machine.cores))
@@ -53,7 +69,10 @@ def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usag
 
     def cpu(component: str, cores: int) -> Usage:
         mine = label(component=component)
-        return Usage(rate("cpu_s", mine) / cores, rate("run_delay_s", mine), waiting)
+        limit = machine.limits.get(component)
+        capacity = cores if limit is None else min(cores, limit)
+        throttled = None if limit is None else rate("cpu_throttled_s", mine)
+        return Usage(rate("cpu_s", mine) / capacity, rate("run_delay_s", mine), waiting, limit, throttled)
 
     nothing = np.full(len(length), np.nan)
     return {

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from ticketbench.analysis.wording import duration, listed, number, percent
+from ticketbench.analysis.wording import latency, listed, number, percent, times
 from ticketbench.conclusions import Integrity, OutcomeStatus, SloResult, TrialAnalysis, VariantAnalysis
+from ticketbench.levels import variant_words
 from ticketbench.model import Plan
 
 # Up to this many variants are all named; of more, the reference, the best and the worst.
@@ -54,7 +55,7 @@ def _count(value: int | None) -> str:
 
 
 def _name(plan: Plan, variant: VariantAnalysis) -> str:
-    return variant.variant if len(plan.variants) > 1 and variant.variant else plan.scenario.name
+    return variant_words(variant.variant) if len(plan.variants) > 1 and variant.variant else plan.scenario.name
 
 
 def _violated(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
@@ -65,7 +66,7 @@ def _violated(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
 
 def _why_invalid(plan: Plan, reference: VariantAnalysis | None, trials: Sequence[TrialAnalysis]) -> str:
     if reference is not None and reference.validity.status == "invalid":
-        variant = f" (reference {reference.variant})" if len(plan.variants) > 1 else ""
+        variant = f" (reference {variant_words(reference.variant)})" if len(plan.variants) > 1 else ""
         return f"{reference.validity.reasons[0] if reference.validity.reasons else 'nothing was measured'}{variant}"
     return why_incomplete(plan, trials) or "nothing was measured"
 
@@ -74,10 +75,10 @@ def why_incomplete(plan: Plan, trials: Sequence[TrialAnalysis]) -> str:
     """Return why the plan was not measured as a whole, or nothing where it was."""
     for trial in trials:
         if trial.status != "done":
-            return f"trial {trial.trial} of {trial.variant}: {listed(trial.validity.reasons, most=1)}"
+            return f"trial {trial.trial} of {variant_words(trial.variant)}: {listed(trial.validity.reasons, most=1)}"
         if trial.integrity.oversold is None and plan.stack != "external":
             why = listed(trial.integrity.reasons, most=1)
-            return f"trial {trial.trial} of {trial.variant} could not be audited: {why}"
+            return f"trial {trial.trial} of {variant_words(trial.variant)} could not be audited: {why}"
     if len(trials) < len(plan.trials):
         return f"{len(plan.trials) - len(trials)} of {len(plan.trials)} planned trials are missing"
     return ""
@@ -114,18 +115,13 @@ def _performance(plan: Plan, variant: VariantAnalysis, reference: VariantAnalysi
     what = f"{number(goodput)} {'tickets' if sells else 'requests'}/s"
     verb = f" {'sells' if sells else 'answers'} " if first else " "
     p95 = variant.signals.latency_s.p95
-    latency = f"p95 {duration(p95)}" if p95 is not None else "no latency"
+    tail = f"p95 {latency(p95)}" if p95 is not None else "no latency"
     failed = variant.signals.errors.ratio or 0.0
     if failed >= WORTH_SAYING:
-        latency += f", {percent(failed)} of its requests failed"
+        tail += f", {percent(failed)} of its requests failed"
     base = reference.signals.traffic.goodput_per_s
-    ratio = f"{_times(goodput / base)}, " if variant is not reference and base else ""
-    return f"{_name(plan, variant)}{verb}{what} ({ratio}{latency})"
-
-
-def _times(ratio: float) -> str:
-    """Return a ratio with enough digits that a change is never shown as none."""
-    return f"{ratio:.2f}x" if 0.095 <= ratio < 1.95 else f"{number(ratio)}x"
+    ratio = f"{times(goodput / base)}, " if variant is not reference and base else ""
+    return f"{_name(plan, variant)}{verb}{what} ({ratio}{tail})"
 
 
 def _answers(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:

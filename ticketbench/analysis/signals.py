@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge_rows
-from ticketbench.analysis.resources import Machine, label, saturation, workers_of
+from ticketbench.analysis.resources import Machine, label, limits_of, saturation, workers_of
 from ticketbench.analysis.series import Array, Labels, Series, Where, known
 from ticketbench.conclusions import Errors, Saturation, Signals, Traffic
 from ticketbench.model import RunRecord, Scenario, Schedule, Window
@@ -100,7 +100,8 @@ class Measurement:
 def machine_of(run: RunRecord, schedule: Schedule, levels: dict[str, int | float | str], series: Series) -> Machine:
     """Return what utilisation is measured against in this trial."""
     cores = max(1, run.environment.cores)
-    return Machine(cores=cores, workers=workers_of(levels, series, cores), max_vus=schedule.max_vus)
+    workers = workers_of(levels, series, cores)
+    return Machine(cores=cores, workers=workers, max_vus=schedule.max_vus, limits=limits_of(levels))
 
 
 def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
@@ -306,7 +307,13 @@ def _routes(rows: "Histograms") -> Iterable[RouteData]:
 def _saturation(series: Series, window: Window, machine: Machine) -> dict[str, Saturation]:
     usages = saturation(series, _edges(window), machine)
     return {
-        name: Saturation(utilisation=known(usage.utilisation[0]), queue=known(usage.queue[0]), unit=usage.unit)
+        name: Saturation(
+            utilisation=known(usage.utilisation[0]),
+            queue=known(usage.queue[0]),
+            unit=usage.unit,
+            limit_cores=usage.limit_cores,
+            throttled=None if usage.throttled is None else known(usage.throttled[0]),
+        )
         for name, usage in usages.items()
     }
 

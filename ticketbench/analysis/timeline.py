@@ -142,7 +142,7 @@ def _usages(
 ) -> "dict[str, tuple[Array, Array]]":
     import numpy as np
 
-    from ticketbench.analysis.resources import Machine, saturation, workers_of
+    from ticketbench.analysis.resources import Machine, limits_of, saturation, workers_of
 
     # The machine's cores are the seconds of all modes per second: the record of the run is not needed to draw it.
     whole = np.array([edges[0], edges[-1]])
@@ -152,6 +152,7 @@ def _usages(
         cores=known_cores,
         workers=workers_of(trial.record.levels, series, known_cores),
         max_vus=schedule.max_vus,
+        limits=limits_of(trial.record.levels),
     )
     return {name: (usage.utilisation, usage.queue) for name, usage in saturation(series, edges, machine).items()}
 

@@ -25,6 +25,34 @@ def percent(ratio: float) -> str:
     return f"{value:.0f} %"
 
 
+def borne(value: float) -> str:
+    """Return as many digits as a histogram bears: two, three where the first is a 1. No exponent, no thousands.
+
+    k6's buckets grow by a tenth, so a digit that stands for less than a hundredth would be made up.
+    """
+    digits = 3 if f"{abs(value):.2e}"[0] == "1" else 2
+    rounded = float(f"{value:.{digits - 1}e}")
+    exponent = int(f"{rounded:e}".partition("e")[2])
+    return "0" if rounded == 0 else f"{rounded:.{max(0, digits - 1 - exponent)}f}"
+
+
+def latency(seconds: float) -> str:
+    """Return a quantile of a histogram, or a mean of such figures: 24 ms, 1.41 s, 4.4 s."""
+    in_ms = borne(seconds * 1000)
+    return f"{in_ms} ms" if float(in_ms) < 1000 else f"{borne(seconds)} s"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio as a factor: 0.97x, 1.64x, 31x; two digits of a large or small one, which no two trials repeat."""
+    return (
+        f"{ratio:.2f}x" if 0.095 <= ratio < 1.995 else f"{ratio:.1f}x" if 1.995 <= ratio < 9.95 else f"{_two(ratio)}x"
+    )
+
+
+def _two(value: float) -> str:
+    return number(float(f"{value:.1e}"))
+
+
 def duration(seconds: float) -> str:
     """Return seconds in the unit that reads best: 850 us, 41 ms, 1.23 s."""
     if seconds < 0.001:

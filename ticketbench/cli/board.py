@@ -11,6 +11,7 @@ from rich.text import Text
 from ticketbench.cli import output
 from ticketbench.cli.lines import figure_texts, provide_text
 from ticketbench.events import Event, Figures, Phase, Planned, PlannedTrial, Progress, Provide, TrialStored
+from ticketbench.levels import variant_words
 
 # A name and a figure: "finished  999,999/s".
 _NAME_WIDTH: Final = 8
@@ -123,7 +124,7 @@ class Board:
         text = Text(output.plain(self.planned.scenario), style="bold")
         if self.phase is not None and self.phase.trial:
             text.append(f"  trial {self.phase.trial} of {self.phase.of}  ", style="default not bold")
-            text.append(output.plain(self.phase.detail), style="cyan not bold")
+            text.append(output.plain(variant_words(self.phase.detail)), style="cyan not bold")
         return text
 
     def _times(self, which: str, now_s: float, width: int) -> Table:
@@ -184,7 +185,7 @@ class Board:
         trial = self.next_trial()
         text = Text(f"{'next':{_NAME_WIDTH + 1}}", style="dim")
         if trial is not None:
-            text.append(output.plain(trial.variant), style="default not dim")
+            text.append(output.plain(variant_words(trial.variant)), style="default not dim")
             text.append(f"  ({output.duration_text(trial.expected_s)})", style="dim")
         else:
             text.append("the report", style="default not dim")

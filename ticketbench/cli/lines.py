@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from ticketbench.cli import output
 from ticketbench.events import Event, Figures, Notice, Phase, Planned, Progress, Provide, TrialStored
+from ticketbench.levels import variant_words
 
 # In a long phase a line this often tells whoever reads along that it is alive.
 ALIVE_EVERY_S: Final = 10.0
@@ -74,7 +75,7 @@ class Lines:
 
 def phase_text(event: Phase) -> str:
     """Return a phase in a line: ``[1/4] window pool_size=2 (30 s)``."""
-    detail = f" {event.detail}" if event.detail else ""
+    detail = f" {variant_words(event.detail)}" if event.detail else ""
     planned = f" ({output.duration_text(event.expected_s)})" if event.expected_s else ""
     return f"{_place(event.trial, event.of)}{event.name}{detail}{planned}"
 
@@ -101,7 +102,7 @@ def figure_texts(offered_per_s: float | None, figures: Figures) -> tuple[tuple[s
 
 def stored_text(event: TrialStored) -> str:
     """Return a finished trial in a line."""
-    return f"{_place(event.trial, event.of)}{event.variant}: {event.status}; {event.summary}"
+    return f"{_place(event.trial, event.of)}{variant_words(event.variant)}: {event.status}; {event.summary}"
 
 
 def provide_text(event: Provide) -> str:

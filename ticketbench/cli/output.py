@@ -5,6 +5,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from ticketbench.analysis.wording import latency
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -50,13 +52,14 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+_NO_LATENCY_S: Final = 100_000.0  # something is broken, and its figure must not break the table as well
+
+
 def time_text(seconds: float | None) -> str:
-    """Return a latency with three significant digits and its unit; a dash where there is none."""
+    """Return a latency with its unit in at most nine characters; a dash where there is none."""
     if seconds is None:
         return "-"
-    if seconds >= 1:
-        return f"{seconds:.3g} s"
-    return f"{seconds * 1000:.3g} ms"
+    return latency(seconds) if seconds < _NO_LATENCY_S else f"{seconds:.3g} s"
 
 
 def number_text(value: float | None, digits: int = 1) -> str:
@@ -108,6 +111,8 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ticketbench.levels import variant_words  # here: `--help` does without factors and records
+
     out = console()
     word = {
         "pass": "PASS",
@@ -132,12 +137,13 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
     out.print(table)
     out.print()
     for variant in analysis.variants:
+        name = variant_words(variant.variant)
         reasons = (*variant.validity.reasons, *variant.integrity.reasons)
         for reason in reasons:
-            out.print(Text(plain(f"{variant.variant}: {reason}")))
+            out.print(Text(plain(f"{name}: {reason}")))
         for slo in variant.slos:
             if not slo.ok:
-                out.print(Text(plain(f"{variant.variant}: SLO missed: {slo.metric} {slo.expression}")))
+                out.print(Text(plain(f"{name}: SLO missed: {slo.metric} {slo.expression}")))
     if analysis.shape != "functional" and closed_model_text(plan):
         out.print(Text(closed_model_text(plan).capitalize()))
     if analysis.shape != "functional" and analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
@@ -147,9 +153,11 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
 
 
 def _row(variant: "VariantAnalysis") -> tuple[str, ...]:
+    from ticketbench.levels import variant_words
+
     signals = variant.signals
     return (
-        variant.variant,
+        variant_words(variant.variant),
         number_text(signals.traffic.goodput_per_s),
         time_text(signals.latency_s.p50),
         time_text(signals.latency_s.p95),

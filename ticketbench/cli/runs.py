@@ -11,6 +11,7 @@ from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output, verdict
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_INTEGRITY, EXIT_INVALID, EXIT_OK, UsageError, worst
+from ticketbench.levels import variant_words
 from ticketbench.model import Record
 from ticketbench.report import FORMATS
 from ticketbench.report.write import judge, write
@@ -90,13 +91,16 @@ def _print_audit(analysis: Analysis) -> None:
         integrity = trial.integrity
         counts = ("?" if (value := getattr(integrity, name)) is None else str(value) for name in columns)
         table.add_row(
-            *(Text(cell) for cell in (trial.trial, trial.variant, integrity.status.replace("_", " "), *counts))
+            *(
+                Text(cell)
+                for cell in (trial.trial, variant_words(trial.variant), integrity.status.replace("_", " "), *counts)
+            )
         )
     out = output.console()
     out.print(table)
     for trial in analysis.trials:
         for reason in trial.integrity.reasons:
-            out.print(Text(f"{trial.trial} {trial.variant}: {reason}"), soft_wrap=True)
+            out.print(Text(f"{trial.trial} {variant_words(trial.variant)}: {reason}"), soft_wrap=True)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a report says about how it was made: definitions, environment, versions, and the files of evidence."""
 
-from ticketbench import store
+from ticketbench import factors, store
+from ticketbench.levels import level_words
 from ticketbench.model import Environment, Level
 from ticketbench.report import wording
 from ticketbench.report.input import ReportInput
@@ -73,12 +74,12 @@ def _levels(data: ReportInput) -> Table:
     variants = data.run.plan.variants
     names = sorted({name for v in variants for name in v.levels})
 
-    def shown(level: Level | None) -> Cell:
-        return Cell("the scenario's own") if level is None else Cell(str(level))
+    def shown(name: str, level: Level | None) -> Cell:
+        return Cell("the scenario's own") if level is None else Cell(level_words(name, level))
 
     varied = set(data.run.plan.varied)
     rows = tuple(
-        Row((Cell(name, "varied" if name in varied else ""), *(shown(v.levels.get(name)) for v in variants)))
+        Row((Cell(name, "varied" if name in varied else ""), *(shown(name, v.levels.get(name)) for v in variants)))
         for name in sorted(names, key=lambda name: (name not in varied, name))
     )
     columns = (
@@ -137,6 +138,35 @@ def _others(env: Environment) -> str:
     share = f"{wording.percent(env.other_cpu)} of the CPU while the stack came up" if env.other_cpu is not None else ""
     average = f"load average {env.load_average:.1f}, our own included" if env.load_average is not None else ""
     return "; ".join(filter(None, (share, average)))
+
+
+def _kept_apart(data: ReportInput) -> str:
+    """Return the levels of the factors that keep components apart, where several in the order of the variants."""
+    told = []
+    for name, factor in factors.CATALOGUE.items():
+        levels = [v.levels[name] for v in data.run.plan.variants if name in v.levels] if factor.scope == "stack" else []
+        if levels:
+            told.append(f"{name} {' or '.join(dict.fromkeys(level_words(name, level) for level in levels))}")
+    return "; ".join(told)
+
+
+def environment_table(data: ReportInput) -> Table:
+    """Return in a few rows what a reader of the short report needs to judge the figures by."""
+    env = data.run.environment
+    programs = ", ".join(f"{b.part} {b.version}" for b in env.binaries)
+    rows = [
+        (
+            "System",
+            f"{env.os}, kernel {env.kernel}, {env.machine}" + (f", {env.virtualised}" if env.virtualised else ""),
+        ),
+        ("CPU", _cpu(env)),
+        ("Clock", _clock(env)),
+        ("Memory", _memory(env)),
+        ("Pinning and CPU limits", _kept_apart(data)),
+        ("Load by others", _others(env)),
+        ("Versions", f"ticketbench {env.ticketbench}, Python {env.python}" + (f", {programs}" if programs else "")),
+    ]
+    return _pairs("Environment", "What", rows, "")
 
 
 def about_tables(data: ReportInput) -> tuple[Table, ...]:

@@ -23,6 +23,7 @@ INTEGRITY: Final[dict[str, tuple[str, str, Tone]]] = {
 _AROUND: Final = frozenset({"load_generator", "host_cpu", "other_cpu"})
 _QUEUE_WORTH_NAMING: Final = 0.95  # about one request waiting at any time
 _GENERATOR_NEARLY_SPENT: Final = 0.9
+_HELD_BACK_S: Final = 0.05  # of each second: half of a period of the limit, once in a second, is an accident
 
 Judged = VariantAnalysis | TrialAnalysis
 
@@ -50,7 +51,7 @@ def reason_for(judged: Judged, otherwise: str) -> str:
 def latency_cell(judged: Judged, seconds: float | None) -> Cell:
     """Return a latency, or why there is none: no answer to measure, or nothing that measured it."""
     why = reason_for(judged, "no successful answer" if judged.signals.latency_s.count == 0 else "no histogram")
-    return figure(wording.seconds(seconds), why)
+    return figure(wording.latency(seconds), why)
 
 
 def errors_cell(judged: Judged) -> Cell:
@@ -68,13 +69,24 @@ def ranked(saturation: dict[str, Saturation]) -> list[tuple[str, Saturation]]:
 
 
 def queue_text(queue: float | None, unit: str) -> str:
-    """Return mean queued work with its unit, which says what waits: ``41.0 requests waiting for a connection``."""
-    text = wording.number(queue)
+    """Return mean queued work with its unit, which says what waits: ``41 requests waiting for a connection``."""
+    text = wording.rough(queue)
     if text is None:
         return "queue not measured"
     if unit == "s" or unit.startswith("seconds"):
-        return f"{wording.seconds(queue)}{unit.removeprefix('seconds') if unit != 's' else ' late'}"
+        return f"timers fire {wording.latency(queue)} late"
     return f"{text} {unit}" if unit else f"queue {text}"
+
+
+def held_back(saturation: Saturation) -> str | None:
+    """Return for how long a CPU limit held a component back: ``0.62 s of each second``. None where nothing tells."""
+    text = wording.rough(saturation.throttled)
+    return None if text is None else f"{text} s of each second"
+
+
+def is_held_back(saturation: Saturation) -> bool:
+    """Tell whether a CPU limit holds a component back for long enough to be worth a word."""
+    return (saturation.throttled or 0.0) >= _HELD_BACK_S
 
 
 def busiest_cell(judged: Judged) -> Cell:
@@ -90,7 +102,12 @@ def busiest_cell(judged: Judged) -> Cell:
         for other, s in sorted(saturation.items())
         if other != name and s.utilisation is None and (s.queue or 0) >= _QUEUE_WORTH_NAMING
     ]
+    notes += [
+        f"{'' if other == name else f'{wording.resource(other)}: '}held back by its CPU limit {held_back(s)}"
+        for other, s in sorted(saturation.items(), key=lambda item: item[0] != name)
+        if is_held_back(s)
+    ]
     generator = saturation.get("load_generator")
     if name != "load_generator" and generator and (generator.utilisation or 0) >= _GENERATOR_NEARLY_SPENT:
-        notes.append(f"load generator {wording.percent(generator.utilisation)}")
-    return Cell(f"{wording.resource(name)} {wording.percent(top.utilisation)}", "; ".join(notes))
+        notes.append(f"load generator {wording.busy(generator.utilisation)}")
+    return Cell(f"{wording.resource(name)} {wording.busy(top.utilisation)}", "; ".join(notes))

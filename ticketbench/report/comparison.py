@@ -60,9 +60,9 @@ def value(signal: str, amount: float | None) -> str | None:
         return wording.percent(amount)
     seconds = ("latency", "p50", "p95", "p99", "cpu", "db_s")
     if signal.endswith("_s") and not signal.endswith("_per_s"):
-        return wording.seconds(amount)
+        return wording.latency(amount)
     if not signal.endswith("_per_s") and any(part in signal for part in seconds):
-        return wording.seconds(amount)
+        return wording.latency(amount)
     return wording.number(amount)
 
 

@@ -142,7 +142,7 @@ def _slices(t_s: list[float], values: Values, first: int, step: int) -> dict[int
 
 
 def _text(unit: str, value: float) -> str:
-    say = {"seconds": wording.seconds, "ratio": wording.percent, "share": wording.percent}.get(unit, wording.number)
+    say = {"seconds": wording.latency, "ratio": wording.percent, "share": wording.busy}.get(unit, wording.rough)
     return say(value) or wording.MISSING
 
 

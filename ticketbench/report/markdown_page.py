@@ -1,7 +1,9 @@
 """The report as Markdown, short enough for a pull-request comment: the first screen, and what may be asked next."""
 
 from ticketbench.report import tables
+from ticketbench.report.about import environment_table
 from ticketbench.report.input import ReportInput
+from ticketbench.report.limits import limits_table
 from ticketbench.report.markup import block, code, paragraph
 from ticketbench.report.view import Stamp, run_view
 
@@ -31,6 +33,12 @@ def markdown(data: ReportInput) -> bytes:
         parts += [paragraph(f"Bottleneck of {found.variant}: {found.cause} ({found.confidence} sure). {evidence}"), ""]
     parts += [f"**{view.differed.caption}**", "", block(view.differed), "", paragraph(view.held), ""]
     parts += ["Reproduce:", "", code(view.command), ""]
-    for table in (tables.slo_table(data), tables.errors_table(data)):
+    limits = limits_table(data)
+    for table in (
+        tables.slo_table(data),
+        tables.errors_table(data),
+        *((limits,) if limits.rows else ()),
+        environment_table(data),
+    ):
         parts += [f"**{paragraph(table.caption)}**", "", block(table), ""]
     return "\n".join(parts).encode()

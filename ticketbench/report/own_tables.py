@@ -75,7 +75,7 @@ def _routes_table(variants: Sequence[VariantAnalysis]) -> Table:
                         Cell(wording.variant(v.variant)),
                         Cell(wording.clean(name)),
                         figure(wording.number(route.per_s), _NOTHING),
-                        figure(wording.seconds(route.mean_s), "no series of its time" if route.per_s else _NOTHING),
+                        figure(wording.latency(route.mean_s), "no series of its time" if route.per_s else _NOTHING),
                         figure(wording.number(route.busy), "no series of its time"),
                         figure(statuses or None, "no series of its answers"),
                     )

@@ -214,7 +214,7 @@ def errors_table(data: ReportInput) -> Table:
 
 
 def _quantiles(latency: Latency, why: str) -> list[Cell]:
-    return [figure(wording.seconds(value), why) for value in (latency.p50, latency.p95, latency.p99)]
+    return [figure(wording.latency(value), why) for value in (latency.p50, latency.p95, latency.p99)]
 
 
 def routes_table(data: ReportInput) -> Table:
@@ -254,7 +254,9 @@ def routes_table(data: ReportInput) -> Table:
 
 
 def _sold_out(trial: TrialAnalysis) -> Cell:
-    return Cell(wording.seconds(trial.sold_out_after_s) or "not sold out")
+    """Return when the first buyer was told that all is sold: histograms tell it to the second."""
+    after_s = trial.sold_out_after_s
+    return Cell("not sold out" if after_s is None else f"{after_s:.0f} s")
 
 
 def trials_table(data: ReportInput) -> Table:
@@ -313,7 +315,7 @@ def spread_table(data: ReportInput) -> Table:
         rates = [x for x in goodput if x is not None]
         tails = [x for x in p95 if x is not None]
         rate_span = f"{wording.number(min(rates))} to {wording.number(max(rates))}" if rates else None
-        tail_span = f"{wording.seconds(min(tails))} to {wording.seconds(max(tails))}" if tails else None
+        tail_span = f"{wording.latency(min(tails))} to {wording.latency(max(tails))}" if tails else None
         ratio = wording.times(max(rates) / min(rates)) if rates and min(rates) > 0 else None
         rows.append(
             Row(
@@ -382,7 +384,7 @@ def cost_table(data: ReportInput) -> Table:
         Row(
             (
                 Cell(wording.variant(v.variant)),
-                *(figure(wording.seconds(v.per_request.get(key)), reason_for(v, "no series")) for key in keys),
+                *(figure(wording.latency(v.per_request.get(key)), reason_for(v, "no series")) for key in keys),
             )
         )
         for v in variants

@@ -7,10 +7,12 @@ from itertools import groupby
 from typing import Final
 
 from ticketbench.conclusions import Integrity, VariantAnalysis
+from ticketbench.levels import level_words
 from ticketbench.model import Plan
 from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, files, method
 from ticketbench.report.input import ReportInput
+from ticketbench.report.limits import limits_table
 from ticketbench.report.own_tables import own_tables
 from ticketbench.report.table import Cell, Column, Row, Table, Tone
 
@@ -234,7 +236,13 @@ def _bottlenecks(data: ReportInput) -> tuple[Bottleneck, ...]:
 def _differed(data: ReportInput) -> tuple[Table, str]:
     plan = data.run.plan
     rows = tuple(
-        Row((Cell(wording.clean(factor)), Cell(", ".join(map(str, levels))), Cell(str(levels[0]))))
+        Row(
+            (
+                Cell(wording.clean(factor)),
+                Cell(", ".join(level_words(factor, level) for level in levels)),
+                Cell(level_words(factor, levels[0])),
+            )
+        )
         for factor, levels in plan.varied.items()
         if levels
     )
@@ -243,7 +251,7 @@ def _differed(data: ReportInput) -> tuple[Table, str]:
         Column("levels", "Levels", numeric=False),
         Column("reference", "Reference", numeric=False),
     )
-    held = ", ".join(f"{name}={level}" for name, level in plan.fixed.items())
+    held = ", ".join(f"{name}={level_words(name, level)}" for name, level in plan.fixed.items())
     table = Table("What differed between the variants", columns, rows, empty="nothing was varied")
     if plan.external is not None and not held:
         return table, "The system was measured as it stands."
@@ -325,6 +333,7 @@ def _sections(data: ReportInput) -> tuple[Section, ...]:
         *((Section("own", "The system's own series", own),) if (own := own_tables(data)) else ()),
         Section("trials", "Trials and their spread", (tables.spread_table(data), tables.trials_table(data))),
         *(audited if data.run.plan.external is None else ()),
+        *((Section("limits", "CPU limits", (limited,)),) if (limited := limits_table(data)).rows else ()),
         Section("cost", "Cost of one request", (tables.cost_table(data),)),
         Section("environment", "Environment and versions", about_tables(data)),
     )

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from ticketbench.analysis import wording as words
+from ticketbench.levels import variant_words
+
 MISSING: Final = "not measured"
 
 # What no reader should meet in a page, in XML or in a terminal: control characters but for tab and line feed, halves of
@@ -18,6 +21,10 @@ _UNFIT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u20
 
 _SAID_AS_LOWER: Final = 0.5  # nobody pictures 0.0172x
 
+_FEWEST: Final = 0.1  # a queue below this is empty nearly all the time
+_WHOLE_FROM: Final = 9.95
+_LEAST_BUSY: Final = 0.01
+_NOT_ALL: Final = 0.99
 _LITTLE: Final = 0.0001
 _NEARLY_ALL: Final = 0.999
 
@@ -73,6 +80,32 @@ def seconds(value: float | None) -> str | None:
     return f"{_significant(value)} s"
 
 
+def latency(value: float | None) -> str | None:
+    """Return a quantile of a histogram, or a mean of such figures, with the digits it bears: ``24 ms``, ``1.41 s``."""
+    value = _finite(value)
+    return None if value is None else words.latency(value)
+
+
+def rough(value: float | None) -> str | None:
+    """Return a mean of what was counted now and then, such as a queue: ``41``, ``2.3``, ``0.2``, ``<0.1``."""
+    value = _finite(value)
+    if value is None:
+        return None
+    if 0 < abs(value) < _FEWEST:
+        return f"<{_FEWEST:g}" if value > 0 else f">-{_FEWEST:g}"
+    return "0" if value == 0 else f"{value:,.0f}" if abs(value) >= _WHOLE_FROM else f"{value:.1f}"
+
+
+def busy(ratio: float | None) -> str | None:
+    """Return a busy fraction in whole percent. Little is not rounded to nothing, and not quite all is not all."""
+    ratio = _finite(ratio)
+    if ratio is None:
+        return None
+    if 0 < ratio < _LEAST_BUSY:
+        return "<1 %"
+    return "99 %" if _NOT_ALL < ratio < 1 else f"{ratio * 100:.0f} %"
+
+
 def number(value: float | None) -> str | None:
     """Three significant digits: a rate, a queue, a plain figure."""
     value = _finite(value)
@@ -101,13 +134,11 @@ def percent(ratio: float | None) -> str | None:
 
 
 def times(ratio: float | None) -> str | None:
-    """Return an effect as a factor: ``3.10x``, ``0.97x``; below a half it is said the other way: ``58.1x lower``."""
+    """Return an effect as a factor: ``3.1x``, ``0.97x``; below a half it is said the other way: ``58x lower``."""
     ratio = _finite(ratio)
     if ratio is None:
         return None
-    if 0 < ratio < _SAID_AS_LOWER:
-        return f"{_significant(1 / ratio)}x lower"
-    return f"{ratio:.2f}x" if ratio < 1.995 else f"{_significant(ratio)}x"
+    return f"{words.times(1 / ratio)} lower" if 0 < ratio < _SAID_AS_LOWER else words.times(ratio)
 
 
 def size_bytes(value: int) -> str:
@@ -155,5 +186,5 @@ def signal(key: str) -> str:
 
 
 def variant(name: str) -> str:
-    """Return a variant's name with room to break: ``pool_size=2, cache=on``."""
-    return clean(name).replace(",", ", ") or "as configured"
+    """Return a variant's name as it is read, with room to break: ``pool_size=2, cache=on``."""
+    return clean(variant_words(name)).replace(",", ", ") or "as configured"
