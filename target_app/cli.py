@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "settings":
                 return _settings()
             case "init-db":
-                return _init_db(reset=options.reset)
+                return _init_db(reset=options.reset, keep=options.keep, wait_s=options.wait_s)
             case "serve":
                 return _serve(parser, options)
             case _:
@@ -37,11 +37,24 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("settings", help="print the JSON schema of all settings (TARGET_* in the environment)")
 
     init_db = commands.add_parser("init-db", help="create and fill the tables at TARGET_DATABASE_URL")
-    init_db.add_argument("--reset", action="store_true", help="drop the sale that the database holds first")
+    there = init_db.add_mutually_exclusive_group()
+    there.add_argument("--reset", action="store_true", help="drop the sale that the database holds first")
+    there.add_argument("--keep", action="store_true", help="do nothing where the database holds a sale")
+    init_db.add_argument(
+        "--wait-s",
+        type=float,
+        default=0,
+        metavar="S",
+        help="keep trying so long until the database answers (default: 0)",
+    )
 
     serve = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
     serve.add_argument("--workers", type=int, metavar="N", help="processes (default: TARGET_WORKERS)")
-    serve.add_argument("--metrics-ports", required=True, metavar="A,B,...", help="one port for each worker's metrics")
+    metrics = serve.add_mutually_exclusive_group(required=True)
+    metrics.add_argument("--metrics-ports", metavar="A,B,...", help="one port for each worker's metrics")
+    metrics.add_argument(
+        "--first-metrics-port", type=int, metavar="A", help="the first worker's; the others follow on it"
+    )
     where = serve.add_mutually_exclusive_group(required=True)
     where.add_argument("--fd", type=int, help="take over this listening socket")
     where.add_argument("--port", type=int, help="listen here")
@@ -67,11 +80,11 @@ def _settings() -> int:
     return 0
 
 
-def _init_db(*, reset: bool) -> int:
+def _init_db(*, reset: bool, keep: bool, wait_s: float) -> int:
     from target_app import settings
     from target_app.seed import init_db
 
-    init_db(settings.load(), reset=reset)
+    init_db(settings.load(), reset=reset, keep=keep, wait_s=wait_s)
     return 0
 
 
@@ -83,12 +96,7 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         from target_app import settings
 
         workers = settings.load().workers
-    try:
-        ports = tuple(int(port) for port in options.metrics_ports.split(","))
-    except ValueError:
-        parser.error(f"--metrics-ports {options.metrics_ports}: not port numbers with commas between them")
-    if workers < 1 or len(ports) != workers:
-        parser.error(f"--metrics-ports names {len(ports)} ports for {workers} workers: one each is needed")
+    ports = _metrics_ports(parser, options, workers)
     return supervisor.serve(
         supervisor.Serving(
             metrics_ports=ports,
@@ -98,6 +106,21 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             fd=options.fd,
         )
     )
+
+
+def _metrics_ports(parser: argparse.ArgumentParser, options: argparse.Namespace, workers: int) -> tuple[int, ...]:
+    if options.metrics_ports is None:
+        first: int = options.first_metrics_port
+        if workers < 1 or not 1 <= first <= 65536 - workers:
+            parser.error(f"--first-metrics-port {first}: no {workers} ports from there on")
+        return tuple(range(first, first + workers))
+    try:
+        ports = tuple(int(port) for port in options.metrics_ports.split(","))
+    except ValueError:
+        parser.error(f"--metrics-ports {options.metrics_ports}: not port numbers with commas between them")
+    if workers < 1 or len(ports) != workers:
+        parser.error(f"--metrics-ports names {len(ports)} ports for {workers} workers: one each is needed")
+    return ports
 
 
 def _worker(options: argparse.Namespace) -> int:

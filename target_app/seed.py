@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any, Final
 
 from sqlalchemy import insert, text
@@ -14,6 +15,8 @@ from target_app.errors import StartupError
 from target_app.settings import Settings
 from target_app.tables import HOT_MATCH, SEEDED_MATCH, SEEDED_TICKETS, matches, metadata
 
+_POLL_S: Final = 0.1
+_STILL_STARTING: Final = "57P03"  # PostgreSQL's own word for it: cannot_connect_now
 _COLD_CAPACITY: Final = 1_000_000
 _CLUBS: Final = (
     ("Ashford Athletic", "Millbrook Road"),
@@ -61,32 +64,49 @@ def match_rows(stock: int) -> list[dict[str, Any]]:
     return rows
 
 
-def init_db(settings: Settings, *, reset: bool = False) -> None:
-    """Create tables, index and rows at ``database_url``.
+def init_db(settings: Settings, *, reset: bool = False, keep: bool = False, wait_s: float = 0) -> None:
+    """Create tables, index and rows at ``database_url``, which is given ``wait_s`` to answer.
 
-    With ``reset`` existing tables of the sale are dropped first; without it they are an error, since they may hold
-    somebody's tickets. Raises StartupError.
+    With ``reset`` existing tables of the sale are dropped first, with ``keep`` they are left as they are and nothing is
+    done; with neither they are an error, since they may hold somebody's tickets. Raises StartupError.
     """
-    asyncio.run(_init_db(settings, reset=reset))
+    asyncio.run(_init_db(settings, reset=reset, keep=keep, wait_s=wait_s))
 
 
-async def _init_db(settings: Settings, *, reset: bool) -> None:
+async def _init_db(settings: Settings, *, reset: bool, keep: bool, wait_s: float) -> None:
     engine = create_async_engine(
         url_of(settings), poolclass=NullPool, connect_args={"timeout": settings.connect_timeout_s}
     )
     try:
-        await _create(engine, settings, reset=reset)
+        await _answering(engine, wait_s)
+        await _create(engine, settings, reset=reset, keep=keep)
     except (DBAPIError, OSError) as error:
         raise StartupError(f"the database could not be seeded: {error.__class__.__name__}: {error}") from error
     finally:
         await engine.dispose()
 
 
-async def _create(engine: AsyncEngine, settings: Settings, *, reset: bool) -> None:
+async def _answering(engine: AsyncEngine, wait_s: float) -> None:
+    """Return when the database accepts connections. Raises its last refusal, or at once what time cannot mend."""
+    deadline = monotonic() + wait_s
+    while True:
+        try:
+            async with engine.connect():
+                return
+        except (DBAPIError, OSError) as error:
+            not_yet = isinstance(error, OSError) or getattr(error.orig, "sqlstate", None) == _STILL_STARTING
+            if not not_yet or monotonic() >= deadline:
+                raise
+        await asyncio.sleep(_POLL_S)
+
+
+async def _create(engine: AsyncEngine, settings: Settings, *, reset: bool, keep: bool) -> None:
     async with engine.begin() as connection:
         if reset:
             await connection.run_sync(metadata.drop_all)
         elif await connection.scalar(text("SELECT to_regclass('matches') IS NOT NULL")):
+            if keep:
+                return
             raise StartupError("the database holds a sale already: use an empty one, or init-db --reset")
         await connection.run_sync(metadata.create_all)
         await connection.execute(insert(matches), match_rows(settings.stock))
