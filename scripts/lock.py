@@ -1,4 +1,6 @@
-"""Resolve pyproject.toml into requirements/run.txt and requirements/dev.txt: hashed, universal, naming no index.
+"""Resolve pyproject.toml into requirements/run.txt and dev.txt, and the part of the target into compose/app/.
+
+All are hashed, universal and name no index.
 
 Versions that are locked stay unless pyproject.toml rules them out; ``--upgrade`` or ``--upgrade-package NAME`` renews
 them (further arguments go to uv). One version serves all supported Pythons and machines. The build backend is part
@@ -26,10 +28,16 @@ def main(arguments: list[str]) -> int:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", folder, UV], check=True)
         common = [f"{folder}/bin/uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"]
         common += ["--python-version", OLDEST_PYTHON, "--fork-strategy", "fewest", "--no-emit-index-url"]
-        common += ["--custom-compile-command", "make lock", "--no-strip-extras", *arguments, "pyproject.toml", "-"]
-        more: dict[str, list[str]] = {"run": [], "dev": ["--group", "dev", "-c", "requirements/run.txt"]}
-        for name, options in more.items():
-            command = [*common, *options, "-o", f"requirements/{name}.txt"]
+        common += ["--custom-compile-command", "make lock", "--no-strip-extras"]
+        whole = [*arguments, "pyproject.toml", "-"]
+        like_run = ["-c", "requirements/run.txt"]
+        wanted: dict[str, list[str]] = {
+            "requirements/run.txt": whole,
+            "requirements/dev.txt": [*whole, "--group", "dev", *like_run],
+            "compose/app/requirements.txt": ["--group", "target", *like_run],
+        }
+        for name, options in wanted.items():
+            command = [*common, *options, "-o", name]
             ran = subprocess.run(command, cwd=ROOT, input=build, text=True, check=False, stdout=subprocess.DEVNULL)
             if ran.returncode != 0:
                 return ran.returncode

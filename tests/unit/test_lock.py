@@ -1,6 +1,8 @@
 """The lock files: that they hold what pyproject.toml asks for, and nothing that ties them to one machine."""
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,11 +15,13 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
 DEV = PROJECT["dependency-groups"]["dev"]
+TARGET = PROJECT["dependency-groups"]["target"]
+FILES = {"run": "requirements/run.txt", "dev": "requirements/dev.txt", "target": "compose/app/requirements.txt"}
 
 
 def pins(name: str) -> dict[str, Requirement]:
     """Every pinned package of a lock file by its canonical name; refuses a line that pins nothing."""
-    text = (ROOT / "requirements" / f"{name}.txt").read_text().replace("\\\n", " ")
+    text = (ROOT / FILES[name]).read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = {}
     for line in lines:
@@ -28,12 +32,12 @@ def pins(name: str) -> dict[str, Requirement]:
     return found
 
 
-@pytest.mark.parametrize(("lock", "wanted"), [("run", RUN), ("dev", RUN + DEV)])
+@pytest.mark.parametrize(("lock", "wanted"), [("run", RUN), ("dev", RUN + DEV), ("target", TARGET)])
 def test_lock_satisfies_pyproject(lock: str, wanted: list[str]) -> None:
     locked = pins(lock)
     for requirement in map(Requirement, wanted):
         pin = locked.get(canonicalize_name(requirement.name))
-        assert pin is not None, f"requirements/{lock}.txt lacks {requirement.name}: run make lock"
+        assert pin is not None, f"{FILES[lock]} lacks {requirement.name}: run make lock"
         version = Version(str(pin.specifier).removeprefix("=="))
         assert version in requirement.specifier, f"{pin} does not satisfy {requirement}: run make lock"
 
@@ -43,9 +47,30 @@ def test_tools_are_locked_beside_the_same_runtime() -> None:
     assert {name: str(dev.get(name)) for name in run} == {name: str(pin) for name, pin in run.items()}
 
 
-@pytest.mark.parametrize("lock", ["run", "dev"])
+def test_the_target_s_image_has_the_runtime_s_versions_and_less_of_them() -> None:
+    run, target = pins("run"), pins("target")
+    assert {name: str(pin.specifier) for name, pin in target.items()} == {
+        name: str(run[name].specifier) for name in target
+    }
+    assert len(target) < len(run) / 2
+
+
+def test_the_target_s_image_has_whatever_the_target_imports() -> None:
+    imported = set()
+    for path in (ROOT / "target_app").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    packages = {canonicalize_name(name) for name in imported - sys.stdlib_module_names - {"target_app"}}
+    assert "asyncpg" in packages
+    assert packages <= set(pins("target"))
+
+
+@pytest.mark.parametrize("lock", ["run", "dev", "target"])
 def test_lock_names_no_index_and_no_file(lock: str) -> None:
-    lines = (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines()
+    lines = (ROOT / FILES[lock]).read_text().splitlines()
     options = [line for line in lines if re.match(r"\s*-", line) and not line.lstrip().startswith("--hash=")]
     assert options == []
     assert [line for line in lines if "://" in line or " @ " in line] == []

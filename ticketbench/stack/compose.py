@@ -51,16 +51,29 @@ def _not_root(user: str) -> str:
     return user
 
 
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("is not an absolute path")
+    return path
+
+
+def _of_service(mode: str) -> str:
+    if not mode.removeprefix("service:") or not mode.startswith("service:"):
+        raise ValueError("is not service:NAME")
+    return mode
+
+
 def _in_folder(value: str, info: ValidationInfo) -> Path:
     """Return a path relative to compose.yaml's folder as an absolute one."""
-    return Path(info.context["folder"], value).resolve()
+    context: dict[str, Path] = info.context or {}
+    return (context["folder"] / value).resolve()
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 Cores = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1024, allow_inf_nan=False)]
 FreeOrPort = Annotated[int, BeforeValidator(_number), Field(ge=0, le=65535)]
-Inside = Annotated[str, Field(pattern="^/")]  # a path in a container
+Inside = Annotated[str, AfterValidator(_absolute)]  # a path in a container
 
 
 class Record(BaseModel):
@@ -94,7 +107,7 @@ class Mount(Record):
     read_only: bool = False
 
     @model_validator(mode="after")
-    def _absolute(self, info: ValidationInfo) -> Self:
+    def _resolved(self, info: ValidationInfo) -> Self:
         if self.type == "bind":
             object.__setattr__(self, "source", str(_in_folder(self.source, info)))
         return self
@@ -158,7 +171,7 @@ class Service(Record):
     environment: Mapping[str, str] = Field(default_factory=dict, repr=False)  # passwords
     labels: Mapping[str, str] = Field(default_factory=dict)
     profiles: tuple[str, ...] = ()
-    network_mode: Annotated[str, Field(pattern="^service:.")] | None = None
+    network_mode: Annotated[str, AfterValidator(_of_service)] | None = None
     depends_on: Mapping[str, Dependency] = Field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     volumes: tuple[Mount, ...] = ()

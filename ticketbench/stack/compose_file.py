@@ -88,7 +88,7 @@ class _Reader:
         name = whole.get("name")
         if not isinstance(name, str):
             self.problems.append(f"{self.where}: name is missing or no text")
-        self._references(services, {key: whole.get(key) or {} for key in ("services", "volumes", "configs")})
+        self._references(whole)
         if self.problems:
             return None
         return Compose(
@@ -169,23 +169,42 @@ class _Reader:
             said = fault["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("Field ", "is ")
             self.problems.append(f"{where}: {what} {said}")
 
-    def _references(self, services: Mapping[str, Service], named: Mapping[str, Any]) -> None:
+    def _references(self, whole: Mapping[str, Any]) -> None:
         """Note what a service names and the file does not have, and services that wait for each other."""
-        for name, service in services.items():
-            asked = [("services", need) for need in service.needs]
-            asked += [("volumes", mount.source) for mount in service.volumes if mount.type == "volume"]
-            asked += [("configs", use.source) for use in service.configs]
+        services = {name: entry for name, entry in _mapping(whole.get("services")).items() if isinstance(entry, dict)}
+        for name, entry in services.items():
             self.problems += [
                 f"{self.where}: service {name}: there is no {section.removesuffix('s')} {wanted!r}:"
-                f" known are {', '.join(named[section]) or 'none'}"
-                for section, wanted in asked
-                if wanted not in named[section]
+                f" known are {', '.join(map(str, _mapping(whole.get(section)))) or 'none'}"
+                for section, wanted in _named(entry)
+                if wanted not in _mapping(whole.get(section))
             ]
-        graph = {name: service.needs for name, service in services.items()}
+        graph = {
+            name: [wanted for section, wanted in _named(entry) if section == "services"]
+            for name, entry in services.items()
+        }
         try:
             graphlib.TopologicalSorter(graph).prepare()
         except graphlib.CycleError as error:
             self.problems.append(f"{self.where}: services wait for each other: {' -> '.join(error.args[1])}")
+
+
+def _mapping(value: object) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _named(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield section and name of what a service refers to, as far as it is written as it should be."""
+    for section in ("volumes", "configs"):
+        uses = entry.get(section)
+        for use in map(_mapping, uses if isinstance(uses, list) else []):
+            if isinstance(use.get("source"), str) and use.get("type") != "bind":
+                yield section, use["source"]
+    for need in _mapping(entry.get("depends_on")):
+        yield "services", str(need)
+    mode = entry.get("network_mode")
+    if isinstance(mode, str) and mode.startswith("service:"):
+        yield "services", mode.removeprefix("service:")
 
 
 def _keys(kind: type[BaseModel]) -> list[str]:

@@ -32,6 +32,15 @@ READY_POLL_S: Final = 0.02
 ANSWER_TIMEOUT_S: Final = 1.0
 BUSY: Final = "address already in use"
 
+# Wherever it runs; what is not named here is the default.
+PROMETHEUS_OPTIONS: Final = (
+    "--storage.tsdb.retention.time=2d",
+    "--web.enable-remote-write-receiver",
+    "--web.enable-lifecycle",
+    "--enable-feature=native-histograms",
+    "--log.level=warn",
+)
+
 Ports = Callable[[], int]
 
 
@@ -252,12 +261,8 @@ class PrometheusServer(Server):
             str(self.program),
             f"--config.file={self._write_config()}",
             f"--storage.tsdb.path={self.folder / 'data'}",
-            "--storage.tsdb.retention.time=2d",
             f"--web.listen-address={LOOPBACK}:{self.port}",
-            "--web.enable-remote-write-receiver",
-            "--web.enable-lifecycle",
-            "--enable-feature=native-histograms",
-            "--log.level=warn",
+            *PROMETHEUS_OPTIONS,
         ]
 
     def _runtime(self) -> Mapping[str, str]:
