@@ -55,6 +55,14 @@ def parse_address(option: str, text: str, problems: list[str]) -> Address | None
     if isinstance(numbers, str):
         problems.append(f"{option} {_shown(text)!r}: the host {host!r} has no address ({numbers})")
         return None
+    if any(_is_unspecified(number) for number in numbers):
+        here = "[::1]" if ":" in host else "127.0.0.1"
+        instead = f"{parts.scheme}://{here}{f':{port}' if port is not None else ''}{parts.path}"
+        problems.append(
+            f"{option} {_shown(text)!r} is an address to listen on (all of a machine's), not one to call: for a system"
+            f" on this machine give {instead!r}"
+        )
+        return None
     path = parts.path.rstrip("/")
     return Address(
         url=f"{parts.scheme}://{parts.netloc}{path}",
@@ -96,6 +104,15 @@ def _numbers(host: str) -> tuple[str, ...] | str:
 
 
 def _is_loopback(number: str) -> bool:
+    return _ip(number).is_loopback
+
+
+def _is_unspecified(number: str) -> bool:
+    return _ip(number).is_unspecified
+
+
+def _ip(number: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address; an IPv4 one also where it is written as an IPv6 one."""
     address = ipaddress.ip_address(number)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    return mapped or address

@@ -114,13 +114,15 @@ class SignalMapping:
 class SeriesSource:
     """A Prometheus of somebody else's: where it is, what to take from it, and which of its targets is the system.
 
-    ``components_here``: the system runs on this machine, so its CPU is a part of this machine's.
+    ``components_here``: the system runs on this machine, so its CPU is a part of this machine's. ``selector_said`` is
+    the option, variable or key that gave the selector, for messages.
     """
 
     url: str
     mapping: SignalMapping
     selector: str
     components_here: bool
+    selector_said: str = "--prometheus-selector"
 
     def expanded(self, promql: str) -> str:
         """Return a query of the mapping, ready to be asked."""

@@ -5,7 +5,7 @@ second, ``_bytes``; ratios run from 0 to 1; times of day are seconds since the U
 of its own carries ``schema_version``; docs/files.md keeps the history of each.
 """
 
-from typing import Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -97,6 +97,8 @@ class Trial(Record):
 
 
 Where = Literal["loopback", "remote"]
+# Stands for a header's value in a command that repeats a run. Nobody means it: where it is given, it is refused.
+PLACEHOLDER: Final = "<value>"
 SignalKind = Literal["counter", "gauge"]
 
 
@@ -112,6 +114,7 @@ class ExternalSystem(Record):
     """Somebody else's system, as far as a run may tell: its host's name and its headers' values stay out.
 
     ``mapping`` is the name of the mapping or of its file, empty without a Prometheus; ``signals`` are what it maps.
+    ``headers_from_variable`` are those of the ``headers`` that TICKETBENCH_HEADERS gave.
     """
 
     scheme: str
@@ -119,6 +122,7 @@ class ExternalSystem(Record):
     port: int
     path: str
     headers: tuple[str, ...] = ()
+    headers_from_variable: tuple[str, ...] = ()
     prometheus: Where | None = None
     mapping: str = ""
     mapping_sha256: str = ""
@@ -130,9 +134,10 @@ class Plan(Record):
 
     ``varied`` holds the levels as given, in order; the reference variant is the first level of each. ``schedules`` is
     keyed by variant name. ``trials`` stand in their seeded random order, in blocks of one repetition each. ``external``
-    is there where the system is somebody else's (stack ``external``).
+    is there where the system is somebody else's (stack ``external``). ``title`` is a plan file's, for people.
     """
 
+    title: str = ""
     scenario: Scenario
     stack: str
     variants: tuple[Variant, ...]

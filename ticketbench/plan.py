@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from ticketbench import factors
 from ticketbench.errors import UsageError
 from ticketbench.events import Planned, PlannedTrial
 from ticketbench.levels import FACTORS_HINT, level_text
-from ticketbench.model import ExternalSystem, Level, Plan, Scenario, Schedule, Trial, Variant
+from ticketbench.model import PLACEHOLDER, ExternalSystem, Level, Plan, Scenario, Schedule, Trial, Variant
 
 MAX_TRIALS: Final = 1000  # of a whole plan: a month of work is a typing error
 # The stacks' PostgreSQL takes 300 connections; the sampler, the ledger and the superuser's reserve need some of them.
@@ -42,6 +42,7 @@ class Request:
     seed: int = 1
     stack: str = "local"
     external: ExternalSystem | None = None
+    title: str = ""
 
 
 def variant_name(levels: Mapping[str, Level]) -> str:
@@ -88,6 +89,7 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
     if problems:
         raise UsageError(*problems, hint=FACTORS_HINT)
     return Plan(
+        title=request.title,
         scenario=scenario,
         stack=request.stack,
         variants=tuple(variants),
@@ -168,9 +170,9 @@ def command(plan: Plan, given: str | None = None) -> str:
 
     It stays so where it is relative to the folder that ticketbench was called in. Any other path would name this
     machine, and becomes ``path/to/own.js``. Of somebody else's system only what is recorded can be named: a host that
-    is not this machine is ``HOST``, a header's value ``...``; a mapping of the user's appears by file name only.
+    is not this machine is ``HOST``, a header's value ``<value>``; a mapping of the user's appears by file name only.
     """
-    words = ["ticketbench", "run", plan.scenario.name if is_bundled(plan.scenario) else _portable(plan, given)]
+    words = ["ticketbench", "run", script_word(plan, given)]
     for name, levels in plan.varied.items():
         words += ["--vary", f"{name}={','.join(map(level_text, levels))}"]
     for name, level in plan.fixed.items():
@@ -182,16 +184,25 @@ def command(plan: Plan, given: str | None = None) -> str:
 
 
 def external_words(system: ExternalSystem) -> list[str]:
-    """Return the options that name the system again, as far as it is recorded."""
-    host = "127.0.0.1" if system.where == "loopback" else "HOST"
-    words = ["--target", f"{system.scheme}://{host}:{system.port}{system.path}"]
+    """Return the options that name the system again, as far as it is recorded; none for what a variable gave."""
+    words = ["--target", target_word(system)]
     if system.prometheus is not None:
         words += ["--prometheus", "URL", "--prometheus-mapping", system.mapping]
-    for name in system.headers:
-        words += ["--header", f"{name}: ..."]
+    words += header_words(name for name in system.headers if name not in system.headers_from_variable)
     if "remote" in (system.where, system.prometheus):
         words.append("--allow-remote-target")
     return words
+
+
+def target_word(system: ExternalSystem) -> str:
+    """Return the system's address as far as it is recorded; a host that is not this machine is ``HOST``."""
+    host = "127.0.0.1" if system.where == "loopback" else "HOST"
+    return f"{system.scheme}://{host}:{system.port}{system.path}"
+
+
+def header_words(names: Iterable[str]) -> list[str]:
+    """Return the options that give these headers again. Their values are nowhere: :data:`PLACEHOLDER` stands there."""
+    return [word for name in names for word in ("--header", f"{name}: {PLACEHOLDER}")]
 
 
 def is_bundled(scenario: Scenario) -> bool:
@@ -199,8 +210,14 @@ def is_bundled(scenario: Scenario) -> bool:
     return scenario.script == f"{scenario.name}.js" and not Path(scenario.name).suffix
 
 
-def _portable(plan: Plan, given: str | None) -> str:
-    path = Path(given) if given is not None else None
-    if path is None or path.is_absolute() or ".." in path.parts or path.parts[0].startswith("~"):
-        return f"path/to/{plan.scenario.script}"
+def script_word(plan: Plan, given: str | None) -> str:
+    """Return how a command names the plan's scenario; ``given`` as in :func:`command`."""
+    return plan.scenario.name if is_bundled(plan.scenario) else portable(given or "", plan.scenario.script)
+
+
+def portable(given: str, name: str) -> str:
+    """Return the path ``given`` where it is below the folder it was given in, else ``path/to/`` and ``name``."""
+    path = Path(given)
+    if not path.parts or path.is_absolute() or ".." in path.parts or path.parts[0].startswith("~"):
+        return f"path/to/{name}"
     return path.as_posix()

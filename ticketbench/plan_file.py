@@ -21,7 +21,10 @@ _KEYS: Final = ("scenario", "trials", "seed", "stack", *_EXTERNAL_KEYS, "headers
 
 @dataclass(frozen=True)
 class PlanFile:
-    """A plan file's content; what it does not say is None or empty. ``headers`` may be secrets."""
+    """A plan file's content; what it does not say is None or empty. ``headers`` may be secrets.
+
+    ``title`` is one line, whatever blanks it was written with.
+    """
 
     scenario: str | None
     varied: dict[str, tuple[Level, ...]]
@@ -34,6 +37,7 @@ class PlanFile:
     prometheus_mapping: str | None = None
     prometheus_selector: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    title: str = ""
 
 
 def bundled_plans() -> tuple[str, ...]:
@@ -46,10 +50,12 @@ def find_plan(text: str) -> Path:
     """Return the plan file that ``text`` names: a bundled name, or a path. Raises UsageError."""
     if text in bundled_plans():
         return paths.data_dir("scenarios") / "plans" / f"{text}.toml"
+    known = ", ".join(bundled_plans()) or "none"
+    if not text.strip():
+        raise UsageError(f"--plan {text!r} names no plan: bundled are {known}, or give a .toml file")
     path = Path(text)
     if path.is_file():
         return path
-    known = ", ".join(bundled_plans()) or "none"
     raise UsageError(f"--plan {text!r} is neither a file nor a bundled plan: bundled are {known}")
 
 
@@ -86,14 +92,15 @@ def read_plan_file(path: Path) -> tuple[PlanFile, tuple[str, ...]]:
     if seed is not None and not 0 <= seed <= MAX_SEED:
         problems.append(f"{where}: seed = {seed} is not possible: a whole number from 0 to {MAX_SEED}")
     stack = _typed(raw, "stack", str, where, problems)
-    _typed(raw, "title", str, where, problems)
+    title = " ".join((_typed(raw, "title", str, where, problems) or "").split())
     external = {key: _typed(raw, key, str, where, problems) for key in _EXTERNAL_KEYS}
     headers = _file_headers(raw, where, problems)
     if scenario is not None and scenario.endswith(".js"):
         scenario = _beside(path, scenario)
     if (mapping := external["prometheus_mapping"]) is not None and mapping.endswith(".toml"):
         external["prometheus_mapping"] = _beside(path, mapping)
-    return PlanFile(scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers), tuple(problems)
+    file = PlanFile(scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers, title=title)
+    return file, tuple(problems)
 
 
 def _beside(plan: Path, name: str) -> str:

@@ -58,6 +58,8 @@ def find(text: str, said: str = "SCENARIO") -> Path:
     if text in names:
         return paths.data_dir("scenarios") / f"{text}.js"
     known = f"bundled are {', '.join(names)}"
+    if not text.strip():
+        raise UsageError(f"{said} {text!r} names no scenario: {known}, or give a .js file")
     path = Path(text).expanduser()
     if path.is_dir():
         raise UsageError(f"{said} {text!r} is a folder: give a .js file, or a bundled name ({known})")

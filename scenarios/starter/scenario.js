@@ -36,7 +36,7 @@ export const options = {
   },
   ext: {
     ticketbench: {
-      title: 'visitors at a steady rate', // CHANGE: the report's headline
+      title: 'visitors at a steady rate', // CHANGE: what this load is
       asks: 'How long does a visitor wait?', // CHANGE: the question that this test answers
       shape: 'steady',
       goal: 'home', // the name tag of the requests whose success counts

@@ -72,7 +72,9 @@ def test_dead_routes_slow_log_in_and_unguarded_stock_are_in_the_report(program: 
     assert SECRET not in out + err + "".join(lines)
     record = json.loads((directory / "run.json").read_text())
     assert record["plan"]["external"]["headers"] == ["X-Api-Key"]
-    assert "X-Api-Key: ..." in record["command"]
+    assert "X-Api-Key" not in record["command"]  # the variable gives it again
+    assert "TICKETBENCH_HEADERS gave X-Api-Key: set it first." in page
+    assert "--header" not in err
 
     assert program("audit", str(directory)).code == 3  # nothing to audit settles nothing
     assert program("show", str(directory)).code == 3
@@ -96,6 +98,20 @@ def test_a_prometheus_that_dies_in_mid_run_takes_nothing_else_with_it(program: P
     assert shop.prometheus.url not in reasons
     assert variant["signals"]["latency_s"]["count"] > 0
     assert variant["own"] == []
+
+
+def test_a_query_that_prometheus_refuses_is_told_before_any_load(program: Program, shop: Shop) -> None:
+    (program.folder / "m.toml").write_text("samples = 'up'\n[[signal]]\ncolumn = 'app.inflight'\nquery = 'sum('\n")
+    done = program(
+        "run", *LOAD, "--target", shop.url, "--prometheus", shop.prometheus.url, "--prometheus-mapping", "m.toml"
+    )
+    assert done.code == 2
+    assert "ticketbench: mapping m.toml: app.inflight: Prometheus refuses the query 'sum(': " in done.err
+    assert "parse error" in done.err
+    assert "pre-flight" not in done.err
+    assert program.runs() == []
+    assert not list(program.folder.glob("reports/*"))
+    assert program.alive() == []
 
 
 def test_a_system_that_is_down_is_one_message(program: Program) -> None:
@@ -143,6 +159,9 @@ def test_only_the_load_can_be_varied_on_a_system_that_is_not_ours(program: Progr
     done = program("run", "smoke", "--stack", "external", "--target", "http://127.0.0.1:9", "--vary", "pool_size=2,5")
     assert done.code == 2
     assert "factor 'pool_size' cannot be had on the external stack: only on" in done.err
+    done = program("run", "smoke", "--stack", "external", TICKETBENCH_TARGET="http://0.0.0.0:9")
+    assert done.code == 2
+    assert "TICKETBENCH_TARGET 'http://0.0.0.0:9' is an address to listen on" in done.err
     done = program("run", "smoke", "--stack", "local", "--target", "http://127.0.0.1:9")
     assert done.code == 2
     assert "--target belongs to --stack external (the stack is local)" in done.err
@@ -154,11 +173,11 @@ def test_the_starter_runs_as_written_and_is_never_overwritten(program: Program) 
     again = program("init", "lt")
     assert again.code == 2
     assert again.err.count("is there already, and is left as it is") == 2
-    (program.folder / "lt" / "scenario.js").unlink()
+    (program.folder / "lt" / "lt.js").unlink()
     plan.write_text("mine")
     assert program("init", "lt").code == 2
     assert plan.read_text() == "mine"
-    assert not (program.folder / "lt" / "scenario.js").exists()
+    assert not (program.folder / "lt" / "lt.js").exists()
     assert program("init", "other").code == 0
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -167,10 +186,16 @@ def test_the_starter_runs_as_written_and_is_never_overwritten(program: Program) 
         done = program("run", "--plan", "other/plan.toml", "--target", address, "--set", "duration=1", "--json")
         server.shutdown()
     assert done.code == 3
+    assert "other (other.js: visitors at a steady rate)\n" in done.err
     (variant,) = json.loads(done.out)["variants"]
     assert variant["signals"]["traffic"]["good"] > 0
     assert variant["signals"]["errors"]["ratio"] == 0
     assert any("too short for a steady scenario" in reason for reason in variant["validity"]["reasons"])
+    (directory,) = program.runs()
+    record = json.loads((directory / "run.json").read_text())
+    assert record["plan"]["title"] == "other"
+    assert record["command"] == f"ticketbench run --plan other/plan.toml --set duration=1 --target {address}"
+    assert "<span>other</span>" in (directory / "report.html").read_text()
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):

@@ -6,6 +6,9 @@ from program import Program
 
 BAD = [
     (("run",), "SCENARIO is missing: bundled are"),
+    (("run", ""), "SCENARIO '' names no scenario: bundled are browse"),
+    (("run", "--plan", ""), "--plan '' names no plan: bundled are lockings"),
+    (("run", "spike", "--resume", ""), "--resume '' names no run"),
     (("run", "nope"), "SCENARIO 'nope'"),
     (("run", "nope.js"), "SCENARIO 'nope.js' does not exist"),
     (("run", "."), "SCENARIO '.' is a folder"),

@@ -11,9 +11,9 @@ from tests.external_app.shop import Shop, running
 from ticketbench import collect
 from ticketbench.addresses import parse_address
 from ticketbench.binaries import Binaries
-from ticketbench.collecting.own import OwnSeries, add_own, await_own
+from ticketbench.collecting.own import OwnSeries, add_own, await_own, require_answerable
 from ticketbench.collecting.series import Frame
-from ticketbench.errors import EnvironmentFailure
+from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.mapping import SeriesSource, find_mapping, read_mapping
 from ticketbench.stack.external import System, ask
 from ticketbench.stack.launch import Launcher
@@ -91,6 +91,42 @@ def test_a_query_that_fails_is_named_and_the_others_are_asked(shop: Shop, tmp_pa
     series = frame.pandas()
     assert set(series["resource.used{resource=seats}"].dropna()) == {0.0}
     assert set(series["resource.capacity{resource=seats}"].dropna()) == {7.0}
+
+
+def test_each_query_is_asked_before_the_load_and_the_refused_ones_are_told_in_prometheus_own_words(
+    shop: Shop, tmp_path: Path
+) -> None:
+    mapping = tmp_path / "m.toml"
+    mapping.write_text(
+        "samples = 'http_requests_total{$selector}'\n"
+        "[[signal]]\ncolumn = 'app.inflight'\nquery = 'sum('\n"
+        "[[signal]]\ncolumn = 'app.pool_max'\nquery = 'no_such_metric'\n"
+        "[[signal]]\ncolumn = 'app.requests'\nquery = 'http_requests_total[1m]'\n"
+        "[[resource]]\nname = 'seats'\nused = 'sum(tickets_sold) by by'\ncapacity = 7\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        require_answerable(source_of(shop, str(mapping)))
+    told = caught.value.problems
+    assert [problem.partition(": Prometheus refuses the query ")[0] for problem in told] == [
+        "mapping m.toml: app.inflight",
+        "mapping m.toml: app.requests",
+        "mapping m.toml: resource.used{resource=seats}",
+    ]
+    assert told[0].partition("the query ")[2].startswith("'sum(': ")
+    assert "parse error: unclosed left parenthesis" in told[0]
+    assert "range vector" in told[1]
+    assert not any("HTTP" in problem or "errorType" in problem for problem in told)
+
+
+def test_what_merely_gives_nothing_can_be_asked_and_who_does_not_answer_stops_no_run(shop: Shop) -> None:
+    assert require_answerable(source_of(shop)) == ""
+    assert require_answerable(source_of(shop, selector='job="another"')) == ""
+    nobody = SeriesSource(f"http://127.0.0.1:{free_port()}", source_of(shop).mapping, "", components_here=True)
+    said = require_answerable(nobody)
+    assert "does not answer: the connection was refused; the run goes on without its series" in said
+    assert "127.0.0.1" not in said
+    no_prometheus = SeriesSource(shop.url, source_of(shop).mapping, "", components_here=True)
+    assert "does not answer" in require_answerable(no_prometheus)
 
 
 def test_a_selector_that_finds_nothing_is_said(shop: Shop) -> None:

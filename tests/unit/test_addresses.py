@@ -38,7 +38,7 @@ def test_an_address_of_the_loopback(text: str, url: str, port: int, path: str) -
     assert address.on_loopback
 
 
-@pytest.mark.parametrize("text", ["http://192.0.2.1", "http://0.0.0.0:80", "http://[2001:db8::1]", "http://[::]:8000"])
+@pytest.mark.parametrize("text", ["http://192.0.2.1", "http://[2001:db8::1]"])
 def test_an_address_elsewhere_is_not_on_the_loopback(text: str) -> None:
     assert not parsed(text).on_loopback
 
@@ -76,6 +76,21 @@ def test_a_name_is_on_the_loopback_only_if_all_of_its_addresses_are(monkeypatch:
 )
 def test_what_is_no_address_is_refused_with_the_reason(text: str, why: str) -> None:
     assert why in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("http://0.0.0.0:8000/shop", "'http://127.0.0.1:8000/shop'"),
+        ("https://0.0.0.0", "'https://127.0.0.1'"),
+        ("http://[::]:8000", "'http://[::1]:8000'"),
+        ("http://[::ffff:0.0.0.0]:8000", "'http://[::1]:8000'"),
+    ],
+)
+def test_an_address_to_listen_on_is_refused_with_the_one_to_call(text: str, instead: str) -> None:
+    said = refused(text)
+    assert "is an address to listen on" in said
+    assert said.endswith(f"give {instead}")
 
 
 @pytest.mark.parametrize("text", ["http://me:pa55word@127.0.0.1", "http://pa55word@127.0.0.1", "me:pa55word@127.0.0.1"])

@@ -16,7 +16,8 @@ def steps(status: str = "pass", repetitions: int = 1, variants: int = 4, **chang
     outcome = Outcome(status=status, sentence="")  # type: ignore[arg-type]
     fields: dict[str, object] = {
         "plan": plan, "analysis": DATA.analysis.model_copy(update={"outcome": outcome}), "run": RUN, "script": None,
-        "unfinished": False, "failed": False, "kept": False, "earlier": None,
+        "again": ("run", "--plan", "my own.toml"), "system": (), "unfinished": False, "failed": False, "kept": False,
+        "earlier": None,
     }  # fmt: skip
     return next_steps(Ended(**{**fields, **changes}))  # type: ignore[arg-type]
 
@@ -26,6 +27,16 @@ def test_an_interrupted_run_is_finished_first() -> None:
     assert told.startswith(f"ticketbench run --resume {RUN}  (")
     (told,) = steps("invalid", unfinished=True, failed=True, script="my load/own.js")
     assert told.startswith(f"ticketbench run 'my load/own.js' --resume {RUN}  (")
+
+
+def test_the_value_of_a_header_is_asked_for_where_it_has_to_be_put_in() -> None:
+    system = ("--target", "http://127.0.0.1:8000", "--header", "X-A: <value>", "--header", "X-B: <value>")
+    (told,) = steps("invalid", unfinished=True, system=system)
+    assert told.endswith(
+        f"--resume {RUN} --target http://127.0.0.1:8000 --header 'X-A: <value>' --header 'X-B: <value>'"
+        "  (finishes the run, and keeps what is done; put in the value of X-A, X-B)"
+    )
+    assert "put in" not in steps("invalid", unfinished=True, system=system[:2])[0]
 
 
 def test_a_violation_leads_to_the_audit_also_where_the_run_was_interrupted() -> None:
@@ -46,8 +57,7 @@ def test_variants_are_compared_and_one_trial_is_repeated() -> None:
     told = steps()
     other = DATA.run.plan.variants[1].name
     assert told[0].startswith(f"ticketbench compare {RUN} {RUN} --candidate-variant {other}  (")
-    assert told[1].startswith("ticketbench run spike ")
-    assert "--trials 5  (" in told[1]
+    assert told[1].startswith("ticketbench run --plan 'my own.toml' --trials 5  (")
     assert len(steps(repetitions=5)) == 1
 
 

@@ -13,7 +13,8 @@ from ticketbench import plan as planning
 from ticketbench.analysis.analyse import analyse, exit_code
 from ticketbench.analysis.compare import compare
 from ticketbench.analysis.series import Series
-from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, require_same, system_of
+from ticketbench.cli import output
+from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, require_same, system_of, words_again
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import UsageError
 from ticketbench.logs import blot_out
@@ -103,6 +104,97 @@ def test_what_is_no_header_is_refused(header: str) -> None:
     assert len(problems) == 1
 
 
+@pytest.mark.parametrize("value", ["...", "<value>"])
+def test_what_stands_for_a_value_is_refused_as_one(value: str) -> None:
+    problems: list[str] = []
+    assert system_of(ExternalOptions(target=TARGET, headers=(f"X-A: {value}",)), NO_FILE, problems) is None
+    assert problems == [f"--header: {value} stands for the value of X-A, which ticketbench does not keep: put it in"]
+
+
+def test_a_header_stands_once_in_each_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKETBENCH_HEADERS", "X-B: 1\nX-B: 2")
+    problems: list[str] = []
+    file = plan_file(tmp_path, '[headers]\nX-C = "1"\nx-c = "2"\n')
+    assert system_of(ExternalOptions(target=TARGET, headers=("X-A: 1", "x-a: 2")), file, problems) is None
+    assert problems == [
+        "plan: headers: X-C is given twice (as X-C and x-c: case does not count): give it once",
+        "TICKETBENCH_HEADERS: X-B is given twice: give it once",
+        "--header: X-A is given twice (as X-A and x-a: case does not count): give it once",
+    ]
+
+
+def test_lines_of_a_variable_and_flags_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKETBENCH_HEADERS", "A: 1\nB: 2\nthird")
+    problems: list[str] = []
+    assert system_of(ExternalOptions(target=TARGET, headers=("first",)), NO_FILE, problems) is None
+    assert [problem.partition(" is not")[0] for problem in problems] == [
+        "TICKETBENCH_HEADERS (number 3)",
+        "--header (number 1)",
+    ]
+
+
+def test_the_options_that_name_the_system_again_leave_out_what_variables_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKETBENCH_HEADERS", "x-secret: 1\nX-Tenant: 2")
+    file = plan_file(tmp_path, f'target = "{TARGET}"\n[headers]\nX-Secret = "p"\nX-Plan = "p"\n')
+    options = ExternalOptions(
+        prometheus="http://localhost:9090",
+        selector='job="shop"',
+        headers=("X-Tenant: 7",),
+        from_variables=frozenset({"prometheus"}),
+    )
+    words = words_again(options, file)
+    assert words == (
+        "--target", TARGET, "--prometheus-selector", 'job="shop"', "--header", "X-Plan: <value>",
+        "--header", "X-Tenant: <value>",
+    )  # fmt: skip
+    problems: list[str] = []
+    system = system_of(options, file, problems)
+    assert system is not None, problems
+    record = system.record()
+    assert record.headers_from_variable == ("x-secret",)  # the flag's X-Tenant wins over the variable's
+    assert [word for word in planning.external_words(record) if word.startswith("X-")] == [
+        "X-Plan: <value>",
+        "X-Tenant: <value>",
+    ]
+    # given as flags, in another order and case, it is the same system
+    flags = replace(options, headers=("x-plan: p", "X-TENANT: 7"))
+    again = system_of(flags, replace(NO_FILE, target=TARGET), problems)
+    assert again is not None, problems
+    require_same(again, record)
+
+
+def test_a_variable_is_named_where_its_value_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = frozenset({"target", "prometheus", "mapping", "selector"})
+    problems: list[str] = []
+    options = ExternalOptions(
+        target="http://192.0.2.1", prometheus="http://0.0.0.0:9090", mapping="nope", selector="x", from_variables=every
+    )
+    assert system_of(options, NO_FILE, problems) is None
+    assert sorted(problem.partition(" '")[0] for problem in problems) == [
+        "TICKETBENCH_PROMETHEUS",
+        "TICKETBENCH_PROMETHEUS_MAPPING",
+        "TICKETBENCH_PROMETHEUS_SELECTOR",
+        "TICKETBENCH_TARGET",
+    ]
+    problems.clear()
+    options = ExternalOptions(
+        target=TARGET, prometheus=TARGET, selector='job="x"', from_variables=frozenset({"target", "selector"})
+    )
+    system = system_of(options, NO_FILE, problems)
+    assert system is not None, problems
+    assert system.target_said == "TICKETBENCH_TARGET"
+    assert system.source is not None
+    assert system.source.selector_said == "TICKETBENCH_PROMETHEUS_SELECTOR"
+
+
+def test_an_empty_flag_is_not_taken_for_none(tmp_path: Path) -> None:
+    problems: list[str] = []
+    assert system_of(ExternalOptions(target=""), plan_file(tmp_path, f'target = "{TARGET}"'), problems) is None
+    assert problems == ["--target '' is empty"]
+
+
 def test_what_is_recorded_names_no_host_and_no_value() -> None:
     options = ExternalOptions(
         target=TARGET, prometheus="http://localhost:9090", headers=("Authorization: Bearer abcdefgh",)
@@ -119,7 +211,7 @@ def test_what_is_recorded_names_no_host_and_no_value() -> None:
     assert "abcdefgh" not in repr(options)
     words = planning.external_words(record)
     assert words[:2] == ["--target", TARGET]
-    assert words[-1] == "Authorization: ..."
+    assert words[-1] == "Authorization: <value>"
     require_same(system, record)
     with pytest.raises(UsageError, match="port 8001 and 8000"):
         require_same(system, record.model_copy(update={"port": 8001}))
@@ -185,6 +277,27 @@ def test_nothing_is_audited_and_that_is_neither_a_pass_nor_a_fault() -> None:
     assert analysis.outcome.status == "pass"
     assert exit_code(analysis) == 0
     assert "integrity not audited: the system is external" in analysis.outcome.sentence
+    assert analysis.outcome.sentence.startswith("The system answers 100 requests/s (p95 ")
+
+
+def test_what_holds_for_every_trial_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    run = external(variants=("rate=10", "rate=20"), repetitions=2)
+    trials = []
+    for planned in run.plan.trials:
+        data = replace(
+            spike(planned.id, planned.variant, reasons=("app.inflight is missing",)).build(ledger=None), ledger=None
+        )
+        trials.append(without(data, "app.", "pg.", "redis.", *_SERVERS))
+    analysis = analyse(run, trials)
+    for variant in analysis.variants:
+        assert len(variant.validity.reasons) == len(set(variant.validity.reasons)) == 2
+        assert len(variant.integrity.reasons) == 1
+        assert not any(reason.startswith("t0") for reason in (*variant.validity.reasons, *variant.integrity.reasons))
+    output.print_analysis(analysis, run.plan)
+    told = " ".join(capsys.readouterr().out.split())  # however it was wrapped
+    assert told.count("could not be checked") == 1
+    assert told.count("all 2 variants: app.inflight is missing") == 1
+    assert told.count("not audited") == 1 + len(analysis.variants)  # the sentence, and the table's cells
 
 
 def test_on_a_stack_of_ours_the_same_trial_is_invalid() -> None:

@@ -233,3 +233,14 @@ def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_plan_lists_the_bundled_ones() -> None:
     with pytest.raises(UsageError, match="neither a file nor a bundled plan"):
         find_plan("nope")
+    for nothing in ("", " "):
+        with pytest.raises(UsageError, match="names no plan: bundled are lockings, pool-and-cache"):
+            find_plan(nothing)
+
+
+def test_a_title_is_one_line_and_goes_into_the_plan(tmp_path: Path) -> None:
+    read, problems = read_plan_file(write(tmp_path, 'title = """\n  my  own\n  shop """'))
+    assert (read.title, problems) == ("my own shop", ())
+    assert build(title=read.title).title == "my own shop"
+    assert (read_plan_file(write(tmp_path, "seed = 1"))[0].title, build().title) == ("", "")
+    assert read_plan_file(write(tmp_path, "title = 3"))[1] == ("plan p.toml: title = 3 is not text",)

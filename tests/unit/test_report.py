@@ -21,8 +21,9 @@ from ticketbench.conclusions import (
     Validity,
     VariantAnalysis,
 )
-from ticketbench.model import Slo
+from ticketbench.model import ExternalSystem, Slo
 from ticketbench.report import FORMATS, ReportInput, html, junit, markdown, render
+from ticketbench.report.about import command_notes
 from ticketbench.report.figures import phase_marks, slo_limits
 
 # --- the page is whole, and alone -------------------------------------------------------------------------------------
@@ -67,6 +68,39 @@ def test_every_drawing_has_words(page: Page) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_same_run_gives_the_same_bytes(name: str) -> None:
     assert FORMATS[name][1](report_data.spike()) == FORMATS[name][1](report_data.spike())
+
+
+def test_the_title_of_a_plan_is_the_heading_and_the_scenarios_own_stays_beside_it(spike: ReportInput) -> None:
+    def titled(title: str) -> ReportInput:
+        return replace(
+            spike, run=spike.run.model_copy(update={"plan": spike.run.plan.model_copy(update={"title": title})})
+        )
+
+    own = spike.run.plan.scenario.title
+    text = html(titled("my <shop>")).decode()
+    assert "<title>SLO missed: my &lt;shop&gt; · ticketbench</title>" in text
+    assert "<span>my &lt;shop&gt;</span>" in text
+    assert f"transient scenario spike: {own}" in text
+    assert "\n\nmy shop. " in markdown(titled("my shop")).decode()
+    assert f"<span>{own}</span>" in html(titled("")).decode()
+
+
+def test_what_has_to_be_put_into_the_command_is_said(spike: ReportInput) -> None:
+    def notes(command: str, *headers: str) -> tuple[str, ...]:
+        system = ExternalSystem(
+            scheme="http", where="remote", port=80, path="", headers=headers, headers_from_variable=headers
+        )
+        plan = spike.run.plan.model_copy(update={"external": system})
+        return command_notes(replace(spike, run=spike.run.model_copy(update={"plan": plan, "command": command})))
+
+    assert notes("ticketbench run --plan p.toml") == ()
+    assert notes("ticketbench run x.js --target http://HOST:80 --header 'X-A: <value>'") == (
+        "HOST and <value> stand for what a run does not write down: put it in.",
+    )
+    assert notes("ticketbench run x.js --target http://127.0.0.1:80 --header 'X-HOST: 1'", "X-B", "X-C") == (
+        "TICKETBENCH_HEADERS gave X-B and X-C: set it first.",
+    )
+    assert command_notes(spike) == ()
 
 
 def test_several_runs_share_a_page(spike: ReportInput) -> None:

@@ -29,7 +29,8 @@ def test_a_script_of_the_users_own_is_found_from_any_folder(tmp_path: Path, monk
         ("folder.js", "is a folder"),
         ("notes.txt", "is not a .js file"),
         ("missing.js", "does not exist"),
-        ("", "is a folder"),
+        ("", "names no scenario: bundled are"),
+        (" ", "names no scenario: bundled are"),
     ],
 )
 def test_what_is_no_script_is_refused_and_the_bundled_are_named(

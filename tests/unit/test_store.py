@@ -13,6 +13,7 @@ from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.model import (
     Ack,
     Environment,
+    ExternalSystem,
     LedgerRow,
     Plan,
     RunRecord,
@@ -297,3 +298,16 @@ def test_an_environment_of_before_the_machine_was_told_in_full_still_loads() -> 
     environment = Environment.model_validate(old)
     assert (environment.other_cpu, environment.cpu_quota_cores, environment.packages) == (None, None, {})
     assert environment.isolation.split is None
+
+
+def test_a_run_of_before_plans_had_a_title_still_opens(tmp_path: Path) -> None:
+    run = run_record()
+    system = ExternalSystem(scheme="http", where="loopback", port=8000, path="", headers=("X-A",))
+    content = run.model_copy(update={"plan": run.plan.model_copy(update={"external": system})}).model_dump(mode="json")
+    del content["plan"]["title"]
+    del content["plan"]["external"]["headers_from_variable"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    plan = store.open_run(tmp_path).record().plan
+    assert plan.title == ""
+    assert plan.external is not None
+    assert (plan.external.headers, plan.external.headers_from_variable) == (("X-A",), ())

@@ -8,6 +8,7 @@ from ticketbench import errors
 from ticketbench.analysis.audit import audit, not_audited, total
 from ticketbench.analysis.findings import compare_variants, usable
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge
+from ticketbench.analysis.reasons import said_once
 from ticketbench.analysis.sentences import outcome_sentence, why_incomplete
 from ticketbench.conclusions import (
     Analysis,
@@ -187,13 +188,16 @@ def _own(trials: list[tuple[OwnSignal, ...]]) -> tuple[OwnSignal, ...]:
 
 
 def _validity(variant: Variant, parts: Sequence[_Part], believed: Sequence[_Part], plan: Plan) -> Validity:
-    """Return the worst validity of the trials: a variant is no better known than its worst trial, only better shown."""
+    """Return the worst validity of the trials: a variant is no better known than its worst trial, only better shown.
+
+    What all trials say alike is said once, without a trial's name.
+    """
     from ticketbench.analysis.validity import worst
 
+    ordered = sorted(parts, key=lambda part: part.analysis.validity.status != "invalid")
     reasons = [
-        reason if len(parts) == 1 else f"{part.analysis.trial}: {reason}"
-        for part in sorted(parts, key=lambda part: part.analysis.validity.status != "invalid")
-        for reason in part.analysis.validity.reasons
+        reason if len(names) == len(parts) else f"{', '.join(names)}: {reason}"
+        for names, reason in said_once([(part.analysis.trial, part.analysis.validity.reasons) for part in ordered])
     ]
     planned = sum(trial.variant == variant.name for trial in plan.trials)
     if len(parts) < planned:

@@ -10,10 +10,14 @@ it is neither acknowledged nor lost.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ticketbench.analysis.reasons import said_once
 from ticketbench.conclusions import Integrity, IntegrityStatus
 
 if TYPE_CHECKING:
     from ticketbench.storing.purchases import Acks, Ledger
+
+# The last reason of every system that is somebody else's.
+NOT_OURS: Final = "the system is external: its ledger is not ours to read, so nothing was audited"
 
 NAMED_MATCHES: Final = 3  # more of one kind are summed up
 
@@ -66,7 +70,7 @@ def not_audited(acks: "Acks | None", own: Sequence[str]) -> Integrity:
     return Integrity(
         status="not_audited",
         acknowledged=len(acks) if acks else None,
-        reasons=(*own, "the system is external: its ledger is not ours to read, so nothing was audited"),
+        reasons=(*own, NOT_OURS),
     )
 
 
@@ -74,6 +78,7 @@ def total(parts: Sequence[tuple[str, Integrity]]) -> Integrity:
     """Return the integrity over several trials, each with the name that its reasons get: sums, and the worst status.
 
     A count is None only where no trial knows it; a trial that could not be audited keeps the status from passing.
+    A reason that all of them have is said once and without a name.
     """
     if not parts:
         return Integrity(status="unknown", reasons=("no trial was audited",))
@@ -93,7 +98,8 @@ def total(parts: Sequence[tuple[str, Integrity]]) -> Integrity:
         duplicated=add(one.duplicated for one in audits),
         stranded=add(one.stranded for one in audits),
         reasons=tuple(
-            reason if len(parts) == 1 else f"{name}: {reason}" for name, one in parts for reason in one.reasons
+            reason if len(names) == len(parts) else f"{', '.join(names)}: {reason}"
+            for names, reason in said_once([(name, one.reasons) for name, one in parts])
         ),
     )
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 
+from ticketbench.analysis.audit import NOT_OURS
+from ticketbench.analysis.slos import said, slo_text
 from ticketbench.analysis.wording import latency, listed, number, percent, times
-from ticketbench.conclusions import Integrity, OutcomeStatus, SloResult, TrialAnalysis, VariantAnalysis
+from ticketbench.conclusions import Integrity, OutcomeStatus, TrialAnalysis, VariantAnalysis
 from ticketbench.levels import variant_words
 from ticketbench.model import Plan
 
 # Up to this many variants are all named; of more, the reference, the best and the worst.
 NAMED_VARIANTS = 3
+# So many missed SLOs are told in the sentence itself.
+NAMED_SLOS = 2
 # The usual SLO allows 1 % of failures: from there on they belong beside the figures that they qualify.
 WORTH_SAYING = 0.01
 
@@ -18,23 +22,19 @@ def outcome_sentence(
 ) -> str:
     """Return the outcome with its numbers: first what decided it, then what was measured."""
     reference = next((v for v in variants if v.variant == plan.reference), None)
-    figures = _figures(plan, variants)
+    figures = _capital(_figures(plan, variants))
     if status == "integrity_violated":
         return f"{_violated(plan, variants)}; {figures}"
     if status == "invalid":
         return f"The measurement cannot be believed: {_why_invalid(plan, reference, trials)}"
     if status == "slo_missed" and reference is not None:
-        missed = listed((slo_text(slo) for slo in reference.slos if not slo.ok), most=2)
-        return f"{_name(plan, reference)} missed its SLO: {missed}. {figures}"
+        missed = [slo for slo in reference.slos if not slo.ok]
+        # k6's p95 and the merged histograms' differ a little: one of them is enough in a sentence.
+        told = any((words := said(slo.metric, slo.expression)) and words.p95 for slo in missed[:NAMED_SLOS])
+        figures = _figures(plan, variants, p95_told_of=reference if told else None)
+        texts = listed(map(slo_text, missed), most=NAMED_SLOS)
+        return f"{_capital(_name(plan, reference))} missed its SLO: {texts}. {_capital(figures)}"
     return figures if plan.scenario.slos else f"{figures}; the script sets no SLO that it could miss"
-
-
-def slo_text(slo: SloResult) -> str:
-    """Return a missed or kept SLO with the values k6 saw: durations are k6's, in milliseconds."""
-    values = [value for value in slo.values if value is not None]
-    seen = "nothing was measured" if not values else listed(map(number, values))
-    unit = " ms" if values and slo.metric.startswith("http_req_") and "failed" not in slo.metric else ""
-    return f"{slo.metric} {slo.expression} was {seen}{unit}"
 
 
 def integrity_text(integrity: Integrity) -> str:
@@ -42,7 +42,8 @@ def integrity_text(integrity: Integrity) -> str:
     if integrity.status == "unknown":
         return f"integrity unknown: {integrity.reasons[0] if integrity.reasons else 'nothing was audited'}"
     if integrity.status == "not_audited":
-        return "; ".join(("integrity not audited: the system is external", *integrity.reasons[:-1]))
+        own = (reason for reason in integrity.reasons if reason != NOT_OURS)
+        return "; ".join(("integrity not audited: the system is external", *own))
     if integrity.acknowledged == 0 and not integrity.lost:
         return f"{_count(integrity.oversold)} oversold, no purchase was acknowledged"
     of = f" of {integrity.acknowledged} acknowledged" if integrity.acknowledged is not None else ""
@@ -55,7 +56,14 @@ def _count(value: int | None) -> str:
 
 
 def _name(plan: Plan, variant: VariantAnalysis) -> str:
-    return variant_words(variant.variant) if len(plan.variants) > 1 and variant.variant else plan.scenario.name
+    if len(plan.variants) > 1 and variant.variant:
+        return variant_words(variant.variant)
+    return plan.scenario.name if plan.external is None else "the system"
+
+
+def _capital(text: str) -> str:
+    """Return a sentence's beginning; the names of variants and scenarios stay as they are."""
+    return f"The{text.removeprefix('the')}" if text.startswith("the system") else text
 
 
 def _violated(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
@@ -84,7 +92,7 @@ def why_incomplete(plan: Plan, trials: Sequence[TrialAnalysis]) -> str:
     return ""
 
 
-def _figures(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
+def _figures(plan: Plan, variants: Sequence[VariantAnalysis], *, p95_told_of: VariantAnalysis | None = None) -> str:
     integrity = _audited(variants)
     if plan.scenario.shape == "functional":
         return f"{_answers(plan, variants)}; {integrity}" if integrity else _answers(plan, variants)
@@ -93,7 +101,7 @@ def _figures(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
     if reference is None or not measured:
         return f"Nothing was measured; {integrity}" if integrity else "Nothing was measured"
     shown = [v for v in _shown(reference, measured) if v.signals.traffic.goodput_per_s is not None]
-    parts = [_performance(plan, v, reference, first=v is shown[0]) for v in shown]
+    parts = [_performance(plan, v, reference, first=v is shown[0], p95_told=v is p95_told_of) for v in shown]
     hidden = len(variants) - len(shown)
     more = f" ({hidden} more {'variant lies' if hidden == 1 else 'variants lie'} between)" if hidden else ""
     bounds = [v for v in shown if v.validity.status != "valid"]
@@ -109,19 +117,22 @@ def _shown(reference: VariantAnalysis, measured: Sequence[VariantAnalysis]) -> l
     return [reference, *others]
 
 
-def _performance(plan: Plan, variant: VariantAnalysis, reference: VariantAnalysis, *, first: bool) -> str:
+def _performance(
+    plan: Plan, variant: VariantAnalysis, reference: VariantAnalysis, *, first: bool, p95_told: bool
+) -> str:
     goodput = variant.signals.traffic.goodput_per_s or 0.0
     sells = (variant.integrity.sold or 0) > 0
     what = f"{number(goodput)} {'tickets' if sells else 'requests'}/s"
     verb = f" {'sells' if sells else 'answers'} " if first else " "
     p95 = variant.signals.latency_s.p95
-    tail = f"p95 {latency(p95)}" if p95 is not None else "no latency"
+    base = reference.signals.traffic.goodput_per_s
+    about = [times(goodput / base)] if variant is not reference and base else []
+    if not p95_told:
+        about.append(f"p95 {latency(p95)}" if p95 is not None else "no latency")
     failed = variant.signals.errors.ratio or 0.0
     if failed >= WORTH_SAYING:
-        tail += f", {percent(failed)} of its requests failed"
-    base = reference.signals.traffic.goodput_per_s
-    ratio = f"{times(goodput / base)}, " if variant is not reference and base else ""
-    return f"{_name(plan, variant)}{verb}{what} ({ratio}{tail})"
+        about.append(f"{percent(failed)} of its requests failed")
+    return f"{_name(plan, variant)}{verb}{what}" + (f" ({', '.join(about)})" if about else "")
 
 
 def _answers(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:

@@ -7,9 +7,7 @@ from typing import Final
 
 from ticketbench import store
 from ticketbench.conclusions import Analysis
-from ticketbench.levels import level_text
-from ticketbench.model import Plan
-from ticketbench.plan import external_words
+from ticketbench.model import PLACEHOLDER, Plan
 
 MOST_STEPS: Final = 3  # more are no advice but a manual
 # With five trials a t interval is 2.8 standard errors wide; with two it is 12.7.
@@ -18,12 +16,17 @@ _TRIALS_FOR_AN_INTERVAL: Final = "5"
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended. ``script`` is the user's own, None for a bundled one; ``earlier`` a run to compare with."""
+    """A run that has ended. ``script`` is the user's own, None for a bundled one; ``earlier`` a run to compare with.
+
+    ``again`` are the words that measure the same anew, ``system`` the options that name somebody else's system.
+    """
 
     plan: Plan
     analysis: Analysis
     run: Path
     script: str | None
+    again: tuple[str, ...]
+    system: tuple[str, ...]
     unfinished: bool
     failed: bool
     kept: bool
@@ -51,7 +54,7 @@ def _after_trouble(ended: Ended) -> list[str]:
     if ended.unfinished:
         script = [] if ended.script is None else [ended.script]
         steps.append(_step("finishes the run, and keeps what is done", "run", *script, "--resume", str(ended.run),
-                           *_system_words(ended.plan)))  # fmt: skip
+                           *ended.system))  # fmt: skip
     if status == "integrity_violated":
         steps.append(_step("counts what each trial oversold, lost or sold twice", "audit", str(ended.run)))
     if status == "invalid" and not ended.unfinished:
@@ -77,19 +80,12 @@ def _after_measuring(ended: Ended) -> list[str]:
     elif ended.earlier is not None:
         steps.append(_step("says what changed since the run before", "compare", str(ended.earlier), run))
     if plan.repetitions == 1:
-        words = ["run", plan.scenario.name if ended.script is None else ended.script]
-        words += [f"--vary={name}={','.join(map(level_text, levels))}" for name, levels in plan.varied.items()]
-        words += [f"--set={name}={level_text(level)}" for name, level in plan.fixed.items()]
-        words += ["--stack", plan.stack] if plan.external is not None else []
-        words += [*_system_words(plan), "--trials", _TRIALS_FOR_AN_INTERVAL]
-        steps.append(_step("gives differences an interval", *words))
+        steps.append(_step("gives differences an interval", *ended.again, "--trials", _TRIALS_FOR_AN_INTERVAL))
     return steps
 
 
-def _system_words(plan: Plan) -> list[str]:
-    """Return the options that name somebody else's system again; its address and headers are not written down."""
-    return [] if plan.external is None else external_words(plan.external)
-
-
 def _step(purpose: str, *words: str) -> str:
-    return f"{shlex.join(['ticketbench', *words])}  ({purpose})"
+    """Return a command and what it is for; where a header's value has to be put in, that is said."""
+    names = [word.removesuffix(f": {PLACEHOLDER}") for word in words if word.endswith(f": {PLACEHOLDER}")]
+    put_in = f"; put in the value of {', '.join(names)}" if names else ""
+    return f"{shlex.join(['ticketbench', *words])}  ({purpose}{put_in})"

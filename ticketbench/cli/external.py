@@ -2,14 +2,15 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ticketbench.addresses import Address, parse_address
 from ticketbench.errors import UsageError
 from ticketbench.mapping import DEFAULT_MAPPING, SeriesSource, check_selector, find_mapping, read_mapping
-from ticketbench.model import ExternalSystem
+from ticketbench.model import PLACEHOLDER, ExternalSystem
+from ticketbench.plan import header_words
 from ticketbench.plan_file import PlanFile
 from ticketbench.stack.external import System
 
@@ -17,6 +18,8 @@ HEADERS_VARIABLE: Final = "TICKETBENCH_HEADERS"
 # RFC 9110: a field's name is a token, its value visible characters, blanks and tabs.
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]+")
+# What a command shows in the place of a value, now and (three dots) formerly.
+_NO_VALUES: Final = (PLACEHOLDER, "...")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ _FLAGS: Final = {
 def _said(options: ExternalOptions, file: PlanFile, option: str) -> _Said:
     flag = _FLAGS[option]
     key = flag.removeprefix("--").replace("-", "_")
-    if given := getattr(options, option):
+    if (given := getattr(options, option)) is not None:
         return _Said(f"TICKETBENCH_{key.upper()}" if option in options.from_variables else flag, given)
     planned = getattr(file, key)
     return _Said(f"plan: {key}" if planned else flag, planned or None)
@@ -70,7 +73,7 @@ def system_of(options: ExternalOptions, file: PlanFile, problems: list[str]) -> 
     if wanted.value is None:
         problems.append("--target is missing: the address of your system, such as http://127.0.0.1:8000")
     prometheus = _address(theirs, options.allow_remote, problems)
-    headers = _headers(options.headers, file.headers, problems)
+    headers, of_variable = _headers(options.headers, file.headers, problems)
     chosen, which = _said(options, file, "mapping"), _said(options, file, "selector")
     selector = check_selector(which.name, which.value or "", problems)
     if theirs.value is None:
@@ -86,10 +89,41 @@ def system_of(options: ExternalOptions, file: PlanFile, problems: list[str]) -> 
         problems += error.problems
     else:
         if prometheus is not None and target is not None:
-            source = SeriesSource(prometheus.url, mapping, selector, components_here=target.on_loopback)
+            source = SeriesSource(
+                prometheus.url, mapping, selector, components_here=target.on_loopback, selector_said=which.name
+            )
     if target is None or problems:
         return None
-    return System(target, headers, prometheus, source)
+    return System(
+        target,
+        headers,
+        headers_from_variable=of_variable,
+        target_said=wanted.name,
+        prometheus=prometheus,
+        source=source,
+    )
+
+
+def words_again(options: ExternalOptions, file: PlanFile) -> tuple[str, ...]:
+    """Return the flags that name the system again on this terminal: none for what a variable of the environment gives.
+
+    They hold addresses and paths as they were given, and :data:`PLACEHOLDER` for the values of headers.
+    """
+    words: list[str] = []
+    for option, flag in _FLAGS.items():
+        said = _said(options, file, option)
+        if said.value is not None and option not in options.from_variables:
+            words += [flag, said.value]
+    typed = {name.lower(): name for name in header_names(options.headers)}
+    of_variable = {name.lower() for name in header_names(_variable_lines())}
+    planned = {name.lower(): name for name in file.headers if name.lower() not in of_variable}
+    words += header_words({**planned, **typed}.values())
+    return (*words, "--allow-remote-target") if options.allow_remote else tuple(words)
+
+
+def header_names(lines: Iterable[str]) -> list[str]:
+    """Return the names of headers that are written ``Name: value``."""
+    return [line.partition(":")[0].strip() for line in lines]
 
 
 def refuse_elsewhere(options: ExternalOptions, file: PlanFile, stack: str, problems: list[str]) -> None:
@@ -106,7 +140,7 @@ def refuse_elsewhere(options: ExternalOptions, file: PlanFile, stack: str, probl
 
 def require_same(system: System, recorded: ExternalSystem) -> None:
     """Refuse to finish a run on another system than the one it began on. Raises UsageError naming each difference."""
-    now, before = system.record().model_dump(), recorded.model_dump()
+    now, before = (_comparable(one) for one in (system.record(), recorded))
     problems = [
         f"changed since the run began: {name} {before[name] or '(none)'} and {now[name] or '(none)'}"
         for name in ("scheme", "where", "port", "path", "headers", "prometheus", "mapping", "mapping_sha256")
@@ -129,26 +163,55 @@ def _address(said: _Said, allow_remote: bool, problems: list[str]) -> Address | 
     return address
 
 
-def _headers(given: Sequence[str], of_file: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    """Join the headers by name (case does not count): plan file, then environment, then flags."""
-    joined: dict[str, tuple[str, str]] = {}
-    said = [(f"plan: headers.{name}", name, value) for name, value in of_file.items()]
-    lines = [(HEADERS_VARIABLE, line) for line in os.environ.get(HEADERS_VARIABLE, "").splitlines() if line.strip()]
-    for number, (where, text) in enumerate((*lines, *(("--header", text) for text in given)), start=1):
-        name, colon, value = text.partition(":")
-        if not colon:
-            problems.append(f"{where} (number {number}) is not of the form 'Name: value'")
-            continue
-        said.append((where, name.strip(), value))
-    for where, name, value in said:
-        if not _NAME.fullmatch(name):
-            problems.append(f"{where}: {name!r} is no header's name")
-        elif not _VALUE.fullmatch(value.strip(" \t")):
-            problems.append(f"{where}: the value of {name} is empty, or holds what a header cannot")
-        elif value.strip() == "...":
-            problems.append(
-                f"{where}: the ... of {name} stands for its value, which ticketbench does not keep: write it"
-            )
+def _comparable(system: ExternalSystem) -> dict[str, Any]:
+    """Return a system's record with its headers in one order and case: neither changes what is sent."""
+    return {**system.model_dump(), "headers": ", ".join(sorted(name.lower() for name in system.headers))}
+
+
+def _variable_lines() -> list[str]:
+    return [line for line in os.environ.get(HEADERS_VARIABLE, "").splitlines() if line.strip()]
+
+
+def _headers(
+    given: Sequence[str], of_file: Mapping[str, str], problems: list[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Join the headers by name (case does not count): plan file, then environment, then flags.
+
+    Returns them, and the names of those that the environment gave. Within one place a name may stand only once.
+    """
+    joined: dict[str, tuple[str, str, str]] = {}
+    for where, headers in (
+        ("plan: headers", list(of_file.items())),
+        (HEADERS_VARIABLE, _split(HEADERS_VARIABLE, _variable_lines(), problems)),
+        ("--header", _split("--header", given, problems)),
+    ):
+        here: dict[str, str] = {}
+        for name, text in headers:
+            value = text.strip(" \t")
+            if not _NAME.fullmatch(name):
+                problems.append(f"{where}: {name!r} is no header's name")
+            elif (before := here.get(name.lower())) is not None:
+                spelt = "" if before == name else f" (as {before} and {name}: case does not count)"
+                problems.append(f"{where}: {before} is given twice{spelt}: give it once")
+            elif not _VALUE.fullmatch(value):
+                problems.append(f"{where}: the value of {name} is empty, or holds what a header cannot")
+            elif value in _NO_VALUES:
+                problems.append(
+                    f"{where}: {value} stands for the value of {name}, which ticketbench does not keep: put it in"
+                )
+            else:
+                joined[name.lower()] = (where, name, value)
+            here.setdefault(name.lower(), name)
+    from_variable = tuple(name for where, name, _ in joined.values() if where == HEADERS_VARIABLE)
+    return {name: value for _, name, value in joined.values()}, from_variable
+
+
+def _split(where: str, lines: Sequence[str], problems: list[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        name, colon, value = line.partition(":")
+        if colon:
+            pairs.append((name.strip(), value))
         else:
-            joined[name.lower()] = (name, value.strip(" \t"))
-    return dict(joined.values())
+            problems.append(f"{where} (number {number}) is not of the form 'Name: value'")
+    return pairs

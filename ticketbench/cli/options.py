@@ -6,7 +6,7 @@ from typing import Final
 
 from ticketbench import plan as planning
 from ticketbench import scenario
-from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, system_of
+from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, system_of, words_again
 from ticketbench.errors import UsageError
 from ticketbench.levels import FACTORS_HINT, parse_fixed, parse_varied
 from ticketbench.model import Level
@@ -21,7 +21,7 @@ _VARIABLES: Final = {
     "stack": "TICKETBENCH_STACK",
     "output": "TICKETBENCH_OUTPUT",
 }
-_NO_PLAN: Final = PlanFile(None, {}, {}, None, None, None)
+NO_PLAN: Final = PlanFile(None, {}, {}, None, None, None)
 _FLAGS: Final = {"trials": "--trials", "seed": "--seed", "stack": "--stack", "output": "-o"}
 
 
@@ -53,11 +53,15 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for, and its script. ``system`` is somebody else's to be measured, None on a stack of our own."""
+    """What is asked for, and its script. ``system`` is somebody else's to be measured, None on a stack of our own.
+
+    ``system_words`` are the options that name that system again on this terminal, wherever they were given.
+    """
 
     request: planning.Request
     script: Path
     system: System | None
+    system_words: tuple[str, ...]
 
 
 def request_of(options: RunOptions) -> Asked:
@@ -84,7 +88,7 @@ def request_of(options: RunOptions) -> Asked:
         problems.append(f"{options.said('output')} {options.output!r} names no folder")
     elif options.output is not None and not options.output.isprintable():
         problems.append(f"{options.said('output')} {options.output!r} holds control characters: the path is printed")
-    file = file or _NO_PLAN
+    file = file or NO_PLAN
     system = _system(options, file, problems)
     # A factor given on the command line replaces what the plan file says of it, varied or set.
     said = varied.keys() | fixed.keys()
@@ -96,17 +100,18 @@ def request_of(options: RunOptions) -> Asked:
         seed=next(value for value in (seed, file.seed, 1) if value is not None),
         stack="local" if system is None else "external",  # auto: this version has one stack of its own
         external=None if system is None else system.record(),
+        title=file.title,
     )
     problems += planning.contradictions(request)
     if problems or script is None:
         raise UsageError(*problems, hint=FACTORS_HINT if "factor" in " ".join(problems) else "")
-    return Asked(request, script, system)
+    return Asked(request, script, system, () if system is None else words_again(options.external, file))
 
 
 def _plan_file(options: RunOptions, problems: list[str]) -> PlanFile | None:
     """Return what the plan file says, an empty one where there is none, and None where it cannot be read at all."""
     if options.plan is None:
-        return _NO_PLAN
+        return NO_PLAN
     try:
         file, faults = read_plan_file(find_plan(options.plan))
     except UsageError as error:

@@ -19,9 +19,10 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def titled(scenario: "Scenario") -> str:
-    """Return a scenario's name with its title, where it has one of its own."""
-    return scenario.name if scenario.title in ("", scenario.name) else f"{scenario.name}: {scenario.title}"
+def titled(scenario: "Scenario", title: str = "") -> str:
+    """Return a scenario's name with its title, where it has one of its own; a plan's ``title`` comes before both."""
+    named = scenario.name if scenario.title in ("", scenario.name) else f"{scenario.name}: {scenario.title}"
+    return f"{title} ({named})" if title else named
 
 
 def closed_model_text(plan: "Plan") -> str:
@@ -111,8 +112,6 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ticketbench.levels import variant_words  # here: `--help` does without factors and records
-
     out = console()
     word = {
         "pass": "PASS",
@@ -136,14 +135,10 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
         table.add_row(*(Text(plain(cells[name])) for name in shown))
     out.print(table)
     out.print()
-    for variant in analysis.variants:
-        name = variant_words(variant.variant)
-        reasons = (*variant.validity.reasons, *variant.integrity.reasons)
-        for reason in reasons:
-            out.print(Text(plain(f"{name}: {reason}")))
-        for slo in variant.slos:
-            if not slo.ok:
-                out.print(Text(plain(f"{name}: SLO missed: {slo.metric} {slo.expression}")))
+    for names, reason in _told(analysis):
+        several = len(analysis.variants) > 1
+        whose = f"all {len(names)} variants" if len(names) == len(analysis.variants) else "; ".join(names)
+        out.print(Text(plain(f"{whose}: {reason}" if several else reason)))
     if analysis.shape != "functional" and closed_model_text(plan):
         out.print(Text(closed_model_text(plan).capitalize()))
     if analysis.shape != "functional" and analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
@@ -152,8 +147,28 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
         )
 
 
-def _row(variant: "VariantAnalysis") -> tuple[str, ...]:
+def _told(analysis: "Analysis") -> "list[tuple[tuple[str, ...], str]]":
+    """Return what is to be known beside the sentence of the outcome, each once, with the variants that it holds for."""
+    from ticketbench.analysis.audit import NOT_OURS
+    from ticketbench.analysis.reasons import said_once
+    from ticketbench.analysis.sentences import NAMED_SLOS
+    from ticketbench.analysis.slos import slo_text
     from ticketbench.levels import variant_words
+
+    parts = []
+    for variant in analysis.variants:
+        audited = [
+            r for r in variant.integrity.reasons if r != NOT_OURS or "not audited" not in analysis.outcome.sentence
+        ]
+        missed = [f"SLO missed: {slo_text(slo)}" for slo in variant.slos if not slo.ok]
+        if analysis.outcome.status == "slo_missed" and variant.variant == analysis.reference:
+            missed = missed[NAMED_SLOS:]  # the sentence has the others
+        parts.append((variant_words(variant.variant), [*variant.validity.reasons, *audited, *missed]))
+    return said_once(parts)
+
+
+def _row(variant: "VariantAnalysis") -> tuple[str, ...]:
+    from ticketbench.levels import variant_words  # here: `--help` does without factors and records
 
     signals = variant.signals
     return (

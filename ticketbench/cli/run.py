@@ -8,17 +8,16 @@ from ticketbench import binaries as binaries_module
 from ticketbench import descriptors, factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
-from ticketbench.cli import output, panel, verdict
+from ticketbench.cli import again, output, panel, verdict
 from ticketbench.cli.closing import Ended, earlier_run, next_steps
-from ticketbench.cli.external import refuse_elsewhere, require_same, system_of
-from ticketbench.cli.options import RunOptions, request_of
+from ticketbench.cli.external import refuse_elsewhere, require_same, system_of, words_again
+from ticketbench.cli.options import NO_PLAN, RunOptions, request_of
 from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
-from ticketbench.events import Emit
+from ticketbench.events import Emit, Notice
 from ticketbench.model import Plan, Trial, TrialRecord
-from ticketbench.plan_file import PlanFile
 from ticketbench.report.write import write
 from ticketbench.stack import Stack, confinement
 from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
@@ -44,6 +43,10 @@ def _plan(request: planning.Request, script: Path, k6: Path) -> Plan:
 def run(options: RunOptions) -> int:
     """Run a plan and report on it; return the exit code. Whatever was measured is reported, also after a failure."""
     if options.resume is not None:
+        if not options.resume.strip():
+            raise UsageError(
+                f"--resume {options.resume!r} names no run", hint="give the folder that `ticketbench run` printed"
+            )
         return _resume(options, options.resume)
     asked = request_of(options)
     with interrupts.raised(), panel.drawer() as draw:
@@ -56,8 +59,9 @@ def run(options: RunOptions) -> int:
             directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
             with directory.locked():
                 undertaking = Undertaking(
-                    plan, asked.script, directory, system=asked.system, given=asked.request.scenario
-                )
+                    plan, asked.script, directory, system=asked.system, given=asked.request.scenario,
+                    system_words=asked.system_words,
+                )  # fmt: skip
                 return _measure(undertaking, options, provided, draw, signals)
 
 
@@ -70,8 +74,9 @@ def _resume(options: RunOptions, run_folder: str) -> int:
             resumed = reopen(directory, options.scenario)
             system = _system_again(options, resumed.plan)
             undertaking = Undertaking(
-                resumed.plan, resumed.script, directory, resumed.stored, system, given=options.scenario
-            )
+                resumed.plan, resumed.script, directory, resumed.stored, system, given=options.scenario,
+                system_words=() if system is None else words_again(options.external, NO_PLAN),
+            )  # fmt: skip
             if not undertaking.trials:
                 draw.announce("nothing is left to do: all of its trials are done")
                 draw.close()
@@ -89,13 +94,12 @@ def _provide(system: System | None, emit: Emit) -> binaries_module.Binaries:
 
 def _system_again(options: RunOptions, plan: Plan) -> System | None:
     """Return the system that a resumed run goes on with: its address and headers were not written down."""
-    nothing = PlanFile(None, {}, {}, None, None, None)
     problems: list[str] = []
     system = None
     if plan.external is None:
-        refuse_elsewhere(options.external, nothing, plan.stack, problems)
+        refuse_elsewhere(options.external, NO_PLAN, plan.stack, problems)
     else:
-        system = system_of(options.external, nothing, problems)
+        system = system_of(options.external, NO_PLAN, problems)
     if problems:
         raise UsageError(*problems, hint="a run does not hold its target's address and headers: give them again")
     if system is not None and plan.external is not None:
@@ -136,7 +140,7 @@ class Undertaking:
     """What is to be measured, and where it goes.
 
     ``stored`` is what an earlier invocation has measured of it; ``system`` is there where it is somebody else's;
-    ``given`` is the scenario as the user named it.
+    ``given`` is the scenario as the user named it, ``system_words`` are the options that named the system.
     """
 
     plan: Plan
@@ -145,6 +149,7 @@ class Undertaking:
     stored: tuple[TrialRecord, ...] = ()
     system: System | None = None
     given: str | None = None
+    system_words: tuple[str, ...] = ()
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -170,6 +175,8 @@ def _measure(
         stack = ExternalStack(name, provided, system, draw, preflight=undertaking.plan.scenario.preflight)
     failure: TicketbenchError | None = None
     try:
+        with signals.listening():
+            _require_answerable(system, draw)
         runner.run(
             undertaking.plan,
             undertaking.script,
@@ -178,13 +185,23 @@ def _measure(
             emit=draw,
             keep=options.keep,
             stored=undertaking.stored,
-            command=planning.command(undertaking.plan, undertaking.given),
+            command=again.for_report(options, undertaking.plan),
         )
     except TicketbenchError as error:
         failure = error
     draw.close()
     came_late = signals.taken()  # while servers were being stopped; the report is still written
     return _conclude(undertaking, options, failure or came_late, signals)
+
+
+def _require_answerable(system: System | None, emit: Emit) -> None:
+    """Refuse queries that the system's own Prometheus cannot evaluate; that it does not answer at all is only told."""
+    if system is None or system.source is None:
+        return
+    from ticketbench.collecting.own import require_answerable  # heavy
+
+    if trouble := require_answerable(system.source):
+        emit(Notice(trouble))
 
 
 def _announcement(undertaking: Undertaking) -> str:
@@ -194,7 +211,7 @@ def _announcement(undertaking: Undertaking) -> str:
     left = f" of {len(plan.trials)} left" if undertaking.stored else ""
     expected = planning.planned(plan, undertaking.trials)
     return (
-        f"{output.titled(plan.scenario)}\n"
+        f"{output.titled(plan.scenario, plan.title)}\n"
         f"{variants} variant{'s' * (variants != 1)}, {trials} trial{'s' * (trials != 1)}{left}, "
         f"{'at most' if expected.at_most else 'about'} {output.duration_text(expected.expected_s)}, "
         f"on the {plan.stack} stack, into {directory.path}"
@@ -245,6 +262,8 @@ def _ended(
         analysis=analysis,
         run=undertaking.directory.path,
         script=None if planning.is_bundled(undertaking.plan.scenario) else undertaking.given or str(undertaking.script),
+        again=again.for_terminal(options, undertaking.plan),
+        system=undertaking.system_words,
         unfinished=unfinished,
         failed=failure is not None,
         kept=options.keep,

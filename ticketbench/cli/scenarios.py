@@ -1,7 +1,10 @@
 """``ticketbench scenarios list|show|check``."""
 
 import json
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from ticketbench import factors, scenario
 from ticketbench.binaries import provide
@@ -10,6 +13,9 @@ from ticketbench.cli.lines import Lines
 from ticketbench.errors import EXIT_INVALID, EXIT_OK
 from ticketbench.levels import level_text
 from ticketbench.model import Scenario, Schedule
+
+# A text beside a name is not made narrower than this, however narrow the terminal.
+_NARROWEST: Final = 20
 
 
 def _inspect(script: Path) -> tuple[Scenario, Schedule]:
@@ -43,31 +49,55 @@ def show_scenario(text: str, *, as_json: bool) -> None:
         shown = {"scenario": item.model_dump(mode="json"), "schedule": schedule.model_dump(mode="json")}
         print(json.dumps(shown, indent=1, ensure_ascii=False))
         return
+    out = output.console()
+    out.print(Text(output.plain(output.titled(item))))
+    for line in _lines(_about(item, schedule), out.width):
+        out.print(Text(line))
+    out.print()
+    out.print(Text("Factors (--vary FACTOR=A,B or --set FACTOR=A):"))
+    for line in _lines(_factors(item), out.width):
+        out.print(Text(line))
+
+
+def _about(item: Scenario, schedule: Schedule) -> list[tuple[str, str]]:
     peak = max((max(piece.from_per_s, piece.to_per_s) for piece in schedule.offered), default=None)
     window_s = schedule.window_end_s - schedule.window_start_s
-    lines = [
-        output.titled(item),
-        f"  asks      {item.asks or '-'}",
-        f"  shape     {item.shape}; warm-up {schedule.window_start_s:g} s, window {window_s:g} s",
-        f"  load      {'open' if schedule.open_model else 'closed'} model"
-        + (f", at most {peak:g} journeys/s" if peak is not None else "")
-        + f", at most {schedule.max_vus} virtual users",
-        f"  goodput   successes of {item.goal or 'any request'}",
-        *(
-            f"  {'SLOs' if number == 0 else '':10}{slo}"
-            for number, slo in enumerate([f"{slo.metric} {slo.expression}" for slo in item.slos] or ["none"])
-        ),
-        "  levels    " + (", ".join(f"{k}={level_text(v)}" for k, v in item.levels.items()) or "all defaults"),
-        "",
-        "Factors (--vary FACTOR=A,B or --set FACTOR=A):",
+    load = [
+        f"{'open' if schedule.open_model else 'closed'} model",
+        *([] if peak is None else [f"at most {peak:g} journeys/s"]),
+        f"at most {schedule.max_vus} virtual users",
     ]
+    slos = [f"{slo.metric} {slo.expression}" for slo in item.slos] or ["none"]
+    return [
+        ("asks", item.asks or "-"),
+        ("shape", f"{item.shape}; warm-up {schedule.window_start_s:g} s, window {window_s:g} s"),
+        ("load", ", ".join(load)),
+        ("goodput", f"successes of {item.goal or 'any request'}"),
+        *(("" if number else "SLOs", slo) for number, slo in enumerate(slos)),
+        ("levels", ", ".join(f"{k}={level_text(v)}" for k, v in item.levels.items()) or "all defaults"),
+    ]
+
+
+def _factors(item: Scenario) -> list[tuple[str, str]]:
+    told = []
     for factor in factors.CATALOGUE.values():
         default = item.levels.get(factor.name, factor.default)
-        shown_default = "the scenario's" if default is None else level_text(default)
-        lines.append(f"  {factor.name:19}{factor.help}: {factor.levels_text()} [{shown_default}]")
-    out = output.console()
-    for line in lines:
-        out.print(Text(output.plain(line)))
+        shown = "the scenario's" if default is None else level_text(default)
+        told.append((factor.name, f"{factor.help}: {factor.levels_text()} [{shown}]"))
+    return told
+
+
+def _lines(pairs: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
+    """Yield each name with its text beside it; what is too long for a line goes on below the text, not the name."""
+    indent = 4 + max(len(name) for name, _ in pairs)
+    for name, text in pairs:
+        yield from textwrap.wrap(
+            output.plain(text),
+            max(width, indent + _NARROWEST),
+            initial_indent=f"  {name:{indent - 2}}",
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+        )
 
 
 def check_scenario(text: str, *, as_json: bool) -> int:

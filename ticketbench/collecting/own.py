@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 
 from ticketbench.collecting.naming import column
-from ticketbench.collecting.prometheus import Answer, Prometheus
+from ticketbench.collecting.prometheus import Answer, Prometheus, QueryRefused
 from ticketbench.collecting.series import Frame, Values, continued
-from ticketbench.errors import EnvironmentFailure
+from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.mapping import Query, SeriesSource, column_of
 
 # How far to look back before the load: Prometheus itself takes a sample for the present for 5 min.
@@ -56,6 +56,33 @@ class OwnSeries:
     def last_s(self) -> float:
         """The time of the newest sample by our clock; minus infinity without one."""
         return self.scrapes_s[-1] - self.offset_s if self.scrapes_s else -math.inf
+
+
+def require_answerable(source: SeriesSource) -> str:
+    """Ask each query of the mapping once, so that one that cannot be asked is known before any load.
+
+    Returns why that Prometheus cannot tell, empty where it answers: a run does not depend on it. A query that gives
+    nothing is no fault. Raises UsageError with every query that it refuses, in its own words.
+    """
+    queries = [(column_of(query.name, query.fixed), query.promql) for query in source.mapping.queries if query.promql]
+    problems = []
+    try:
+        with Prometheus(source.url, timeout_s=_PATIENCE_S) as prometheus:
+            now_s = time.time() + prometheus.clock_offset_s()
+            for signal, promql in (("samples", source.mapping.samples), *queries):
+                asked = _times(source) if signal == "samples" else source.expanded(promql)
+                try:
+                    prometheus.range(asked, now_s, now_s, 1.0)
+                except QueryRefused as error:
+                    problems.append(
+                        f"mapping {source.mapping.name}: {signal}: Prometheus refuses the query {asked!r}: {error.why}"
+                    )
+    except EnvironmentFailure as error:
+        if not problems:
+            return f"the system's own Prometheus does not answer: {_why(error)}; the run goes on without its series"
+    if problems:
+        raise UsageError(*problems, hint="nothing was sent to the target; docs/external.md, mapping files")
+    return ""
 
 
 def await_own(source: SeriesSource, start_s: float, end_s: float) -> OwnSeries:
@@ -102,7 +129,7 @@ def add_own(frame: Frame, source: SeriesSource, own: OwnSeries, end_s: float) ->
     if own.trouble:
         return (own.trouble,)
     if not own.scrapes_s:
-        what = source.mapping.samples if not source.selector else "what --prometheus-selector chooses"
+        what = source.mapping.samples if not source.selector else f"what {source.selector_said} chooses"
         return (
             f"the system's own Prometheus has no sample of {what}: none of its series are known; does it scrape the"
             " system, and is it the mapping for what the system exports?",
@@ -142,10 +169,8 @@ def _ask(
     name = column_of(query.name, query.fixed)
     try:
         answers = prometheus.range(source.expanded(query.promql), *rows, 1.0)
-    except EnvironmentFailure as error:
-        if not _refused(error):
-            raise
-        return [f"{name} is missing: the system's own Prometheus refused its query: {_why(error)}"]
+    except QueryRefused as error:
+        return [f"{name} is missing: the system's own Prometheus refused its query: {error.why}"]
     known = False
     for answer in answers:
         values = np.full(frame.rows, np.nan)
@@ -203,13 +228,10 @@ def _about(own: OwnSeries, end_s: float) -> Iterable[str]:
         yield "the system's own Prometheus has no sample from after the load: what it counted is not whole"
 
 
-def _refused(error: EnvironmentFailure) -> bool:
-    """Tell an answer that refuses a query from no answer."""
-    return "HTTP Status Code 4" in error.message
-
-
 def _why(error: EnvironmentFailure) -> str:
     """Return the cause without the address, which may name somebody's host."""
+    if isinstance(error, QueryRefused):
+        return error.why
     text = error.message.partition(" did not answer: ")[2] or error.message
     for words, meaning in (
         ("Connection refused", "the connection was refused"),

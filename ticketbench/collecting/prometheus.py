@@ -5,7 +5,10 @@ Series are evaluated at the rows' times (:meth:`Prometheus.range`). k6's own are
 every evaluation; ``last_over_time`` would find it but drops native histograms in Prometheus 2.42 (measured).
 """
 
+import ast
+import json
 import math
+import re
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +30,8 @@ _MOST_POINTS: Final = 10_000
 _MOST_VALUES: Final = 40_000
 _FIRST_STEPS: Final = 16
 _GROWTH: Final = 8  # of a slice from one answer to the next: series may come into being meanwhile
+# 400: the query cannot be parsed or has no values to give; 422: it cannot be evaluated.
+_REFUSED: Final = re.compile(r"HTTP Status Code (?:400|422) \((b.*)\)", re.DOTALL)
 _SAME_INSTANT_S: Final = 0.0005  # Prometheus counts milliseconds
 _TIMEOUT_S: Final = 20
 # A refused connection is tried once more, not for the client's default of 6 s.
@@ -36,8 +41,18 @@ _RETRY: Final = Retry(total=1, backoff_factor=0.2, status_forcelist=[502, 503, 5
 Answer = dict[str, Any]
 
 
+class QueryRefused(EnvironmentFailure):
+    """The server answered, and cannot evaluate the query; ``why`` are its own words."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message, "the query is at fault, not the server")
+        self.why = why
+
+
 class Prometheus:
     """A connection to one server. Every method raises EnvironmentFailure where it does not answer.
+
+    Where it answers and refuses the query, that is a :class:`QueryRefused`.
 
     ``most_values`` bounds one answer: longer ranges are asked for in slices.
     """
@@ -140,10 +155,27 @@ class Prometheus:
 
     def _failure(self, error: Exception) -> EnvironmentFailure:
         text = " ".join(str(error).split())
+        if (why := _refusal(str(error))) is not None:
+            return QueryRefused(f"Prometheus at {self.url} refused a query: {why}", why)
         return EnvironmentFailure(
             f"Prometheus at {self.url} did not answer: {text[:300]}",
             "is it still running? its log is among the run's logs",
         )
+
+
+def _refusal(text: str) -> str | None:
+    """Return why Prometheus refuses a query in its own words, None for any other failure.
+
+    The client leaves nothing of the answer but a text with its status and content.
+    """
+    found = _REFUSED.fullmatch(text)
+    try:
+        answer: Any = json.loads(ast.literal_eval(found[1])) if found else None
+    except (ValueError, SyntaxError):
+        return None
+    if not isinstance(answer, dict) or answer.get("status") != "error":
+        return None
+    return " ".join(str(answer.get("error", "")).split())
 
 
 def _weight(answer: Answer) -> int:

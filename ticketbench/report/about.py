@@ -2,7 +2,7 @@
 
 from ticketbench import factors, store
 from ticketbench.levels import level_words
-from ticketbench.model import Environment, Level
+from ticketbench.model import PLACEHOLDER, Environment, Level
 from ticketbench.report import wording
 from ticketbench.report.input import ReportInput
 from ticketbench.report.table import Cell, Column, Row, Table
@@ -45,6 +45,27 @@ def _integrity(data: ReportInput) -> str:
     if data.run.plan.external is not None:
         return "not audited: the ledger of somebody else's system cannot be read. Its own series and SLOs may tell."
     return "the ledger in the database, read after the load had stopped, against what buyers were told."
+
+
+def command_notes(data: ReportInput) -> tuple[str, ...]:
+    """Return what has to be put in or set before the run's command does the same again."""
+    run, system = data.run, data.run.plan.external
+    if system is None:
+        return ()
+    stand_in = (
+        ("HOST", "://HOST:"),
+        ("URL", "--prometheus URL"),
+        ("MATCHERS", "--prometheus-selector MATCHERS"),
+        (PLACEHOLDER, f": {PLACEHOLDER}"),
+    )
+    found = [word for word, text in stand_in if text in run.command]
+    notes = []
+    if found:
+        stand = "stands" if len(found) == 1 else "stand"
+        notes.append(f"{wording.listing(found)} {stand} for what a run does not write down: put it in.")
+    if system.headers_from_variable:
+        notes.append(f"TICKETBENCH_HEADERS gave {wording.listing(system.headers_from_variable)}: set it first.")
+    return tuple(notes)
 
 
 def files(data: ReportInput) -> tuple[tuple[str, str], ...]:

@@ -32,7 +32,7 @@ def markdown(data: ReportInput) -> bytes:
         evidence = "; ".join(found.evidence)
         parts += [paragraph(f"Bottleneck of {found.variant}: {found.cause} ({found.confidence} sure). {evidence}"), ""]
     parts += [f"**{view.differed.caption}**", "", block(view.differed), "", paragraph(view.held), ""]
-    parts += ["Reproduce:", "", code(view.command), ""]
+    parts += ["Reproduce:", "", code(view.command), "", *(f"{paragraph(note)}\n" for note in view.command_notes)]
     limits = limits_table(data)
     for table in (
         tables.slo_table(data),

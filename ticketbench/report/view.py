@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
 
+from ticketbench.analysis.reasons import said_once
 from ticketbench.conclusions import Integrity, VariantAnalysis
 from ticketbench.levels import level_words
 from ticketbench.model import Plan
 from ticketbench.report import cells, charts, figures, tables, wording
-from ticketbench.report.about import about_tables, files, method
+from ticketbench.report.about import about_tables, command_notes, files, method
 from ticketbench.report.input import ReportInput
 from ticketbench.report.limits import limits_table
 from ticketbench.report.own_tables import own_tables
@@ -100,6 +101,7 @@ class RunView:
     differed: Table
     held: str
     command: str
+    command_notes: tuple[str, ...]
     legend: tuple[Legend, ...]
     drawn: tuple[Drawn, ...]
     drawn_note: str
@@ -119,12 +121,9 @@ def _validity(variants: Sequence[VariantAnalysis]) -> Stamp:
         return Stamp("Validity", "✕", "invalid", "bad", "nothing was measured")
     worst = min((v.validity.status for v in variants), key=_WORST_VALIDITY.index)
     symbol, word, tone = cells.VALIDITY[worst]
-    whose: dict[str, list[str]] = {}
-    for status in _WORST_VALIDITY:
-        for v in variants:
-            for reason in v.validity.reasons if v.validity.status == status else ():
-                whose.setdefault(reason, []).append(wording.variant(v.variant))
-    reasons = tuple((_of(names, len(variants)), reason) for reason, names in whose.items())
+    ordered = sorted(variants, key=lambda v: _WORST_VALIDITY.index(v.validity.status))
+    told = said_once([(wording.variant(v.variant), v.validity.reasons) for v in ordered])
+    reasons = tuple((_of(names, len(variants)), reason) for names, reason in told)
     hit = sum(v.validity.status == worst for v in variants)
     says = _VALIDITY_MEANS[worst]
     if hit < len(variants):
@@ -175,7 +174,10 @@ def _integrity(variants: Sequence[VariantAnalysis]) -> Stamp:
     if len(variants) > 1:
         hit = sum(v.integrity.status == worst.integrity.status for v in variants)
         name = wording.variant(worst.variant)
-        if worst.integrity.status == "pass":
+        if worst.integrity.status == "not_audited" and hit == len(variants):
+            told = said_once([(wording.variant(v.variant), v.integrity.reasons) for v in variants])
+            reasons = tuple((_of(names, len(variants)), reason) for names, reason in told)
+        elif worst.integrity.status == "pass":
             acknowledged = [v.integrity.acknowledged for v in variants]
             known = sum(n for n in acknowledged if n is not None)
             lost = f"0 lost of {known:,} acknowledged" if known else "no purchase was acknowledged"
@@ -276,6 +278,12 @@ def _where(plan: Plan) -> str:
     return f"an external system on {where} ({system.scheme}, port {system.port}{system.path})"
 
 
+def _scenario_fact(plan: Plan) -> str:
+    """Return which scenario it was, with its own title where the plan's one is the heading."""
+    named = f"{plan.scenario.shape} scenario {plan.scenario.name}"
+    return f"{named}: {plan.scenario.title}" if plan.title and plan.scenario.title else named
+
+
 def _facts(data: ReportInput) -> tuple[str, ...]:
     run, plan = data.run, data.run.plan
     windows = sorted({t.window_s for t in data.analysis.trials if t.window_s is not None})
@@ -288,7 +296,7 @@ def _facts(data: ReportInput) -> tuple[str, ...]:
         fact
         for fact in (
             _created(run.created),
-            f"{plan.scenario.shape} scenario {plan.scenario.name}",
+            _scenario_fact(plan),
             f"{wording.plural(len(plan.variants), 'variant')}, {wording.plural(len(data.analysis.trials), 'trial')}",
             length,
             _where(plan),
@@ -351,7 +359,7 @@ def run_view(data: ReportInput, prefix: str = "", *, draw: bool = True) -> RunVi
     return RunView(
         prefix=prefix,
         run_id=data.run.run_id,
-        title=scenario.title or scenario.name,
+        title=data.run.plan.title or scenario.title or scenario.name,
         asks=scenario.asks,
         facts=_facts(data),
         outcome=_outcome(data),
@@ -365,6 +373,7 @@ def run_view(data: ReportInput, prefix: str = "", *, draw: bool = True) -> RunVi
         differed=table,
         held=held,
         command=data.run.command,
+        command_notes=command_notes(data),
         legend=tuple(Legend(samples[name], wording.variant(name)) for name in style),
         drawn=tuple(Drawn(f, "" if f.missing else charts.draw(f.drawing)) for f in drawn),
         drawn_note=_drawn_note(data, [f.drawing for f in drawn]),

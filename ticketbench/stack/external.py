@@ -32,10 +32,16 @@ PREFLIGHT_S: Final = 10.0
 
 @dataclass(frozen=True)
 class System:
-    """Where the system is and how to talk to it. Holds secrets: what may be written down is :meth:`record`."""
+    """Where the system is and how to talk to it. Holds secrets: what may be written down is :meth:`record`.
+
+    ``target_said`` is the option, variable or key that gave the address, for messages; ``headers_from_variable`` are
+    the names of those headers that the environment gave.
+    """
 
     target: Address
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers_from_variable: tuple[str, ...] = ()
+    target_said: str = "--target"
     prometheus: Address | None = None
     source: SeriesSource | None = None
 
@@ -48,6 +54,7 @@ class System:
             port=self.target.port,
             path=self.target.path,
             headers=tuple(self.headers),
+            headers_from_variable=self.headers_from_variable,
             prometheus=None if self.prometheus is None else ("loopback" if self.prometheus.on_loopback else "remote"),
             mapping=mapping.name if mapping is not None else "",
             mapping_sha256=mapping.sha256 if mapping is not None else "",
@@ -170,7 +177,7 @@ def ask(system: System, path: str) -> int:
         raise EnvironmentFailure(
             # the message is kept with a trial, the hint is not: the host's name stays out of the run directory
             f"the target does not answer: {_why(error).replace(target.host, '<target>')}",
-            f"{url} was asked once, and nothing else was sent: start it, or correct --target",
+            f"{url} was asked once, and nothing else was sent: start it, or correct {system.target_said}",
         ) from error
 
 
