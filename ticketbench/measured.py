@@ -94,6 +94,7 @@ def figures(record: TrialRecord) -> str:
     if record.load is None:
         return "; ".join(record.reasons) or "no load"
     load_result = record.load
-    text = f"{load_result.requests} requests, {load_result.dropped_iterations} dropped iterations"
+    dropped = load_result.dropped_iterations
+    text = f"{load_result.requests} requests, {dropped} dropped iteration{'s' * (dropped != 1)}"
     missed = sum(not threshold.ok for threshold in load_result.thresholds)
     return text + (f", {missed} SLO{'s' * (missed != 1)} missed" if missed else "")

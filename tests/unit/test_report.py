@@ -176,7 +176,7 @@ def test_an_effect_that_could_not_be_had_is_no_figure(spike: ReportInput) -> Non
     nothing = spike.analysis.comparison[0].model_copy(update={"ratio": None, "reason": "no data"})
     tables = Page(html(replace(spike, analysis=spike.analysis.model_copy(update={"comparison": (nothing,)})))).tables
     assert tables["The variants compared"][2][1] == "78.9not compared"
-    assert tables["Reference: pool_size=2, cache=on"][1][4] == "not measuredno data"
+    assert tables["Reference: pool_size=2, cache=on"][1][4:] == ["not measured", "no data"]  # the reason once
 
 
 def test_one_trial_is_said_to_be_one(spike: ReportInput) -> None:
@@ -306,11 +306,12 @@ def test_phases_are_times_of_the_window(spike: ReportInput) -> None:
 
 def test_slos_are_shown_trial_by_trial(spike: ReportInput) -> None:
     slo = SloResult(metric="http_req_failed", expression="rate<0.01", ok=False, values=(0.0, None, 0.25))
-    row = Page(html(changed(spike, slos=(slo,)))).tables["Service level objectives: the scenario's own k6 thresholds"][
-        1
-    ]
+    drops = SloResult(metric="dropped_iterations{scenario:main}", expression="count<1", ok=False, values=(1.0, 12.0))
+    caption = "Service level objectives: the scenario's own k6 thresholds"
+    _, row, counted, *_ = Page(html(changed(spike, slos=(slo, drops)))).tables[caption]
     assert row[3] == "0 % · not measured · 25.0 %"
     assert "missed" in row[4]
+    assert counted[3] == "1 · 12"
 
 
 def test_the_system_comes_before_what_is_around_it(spike: ReportInput) -> None:

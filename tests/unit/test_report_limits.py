@@ -20,7 +20,7 @@ def limited(spike: ReportInput, app: Saturation = APP, **others: Saturation) -> 
 
 def test_a_limit_that_holds_back_is_told_beside_the_busiest_resource(spike: ReportInput) -> None:
     cell = Page(html(limited(spike))).tables["The variants compared"][1][7]
-    assert cell.startswith("app CPU 98 %")
+    assert cell.startswith("app CPU 98 % of its limit")
     assert "<0.1 threads waiting for a core" in cell
     assert "held back by its CPU limit 0.6 s of each second" in cell
     idle = Page(html(limited(spike, APP.model_copy(update={"throttled": 0.01})))).tables["The variants compared"][1][7]

@@ -58,6 +58,13 @@ def test_a_busy_fraction_is_whole_percent_and_never_rounded_to_all(value: float 
     assert wording.busy(value) == text
 
 
+def test_compared_signals_have_names_for_people() -> None:
+    names = ("traffic.goodput_per_s", "latency_s.p95", "per_request.cpu_s", "per_request.db_s", "errors.ratio")
+    assert [wording.signal(name) for name in names] == [
+        "goodput", "latency, p95", "CPU for one request", "time in PostgreSQL for one request", "failed requests",
+    ]  # fmt: skip
+
+
 def test_a_limit_of_nothing_reads_as_no_limit() -> None:
     assert wording.variant("pool_size=2,app_cpus=0") == "pool_size=2, app_cpus=no limit"
     assert wording.variant("redis_cpus=0.0,app_cpus=0.05,stock=0") == "redis_cpus=no limit, app_cpus=0.05, stock=0"

@@ -263,10 +263,12 @@ def _merged_routes(parts: Sequence[_Part]) -> tuple[Route, ...]:
 
 
 def _merged_slos(trials: Sequence[TrialAnalysis]) -> tuple[SloResult, ...]:
-    """Return each SLO over the trials: missed if any missed it, or did not come so far as to tell."""
-    keys = dict.fromkeys((slo.metric, slo.expression) for trial in trials for slo in trial.slos)
+    """Return each SLO over the trials: missed if any missed it, or did not come so far as to tell.
+
+    k6 sums them up in an order of its own each time; here all variants have the same.
+    """
     merged = []
-    for metric, expression in keys:
+    for metric, expression in sorted({(slo.metric, slo.expression) for trial in trials for slo in trial.slos}):
         results = [s for t in trials for s in t.slos if (s.metric, s.expression) == (metric, expression)]
         merged.append(
             SloResult(

@@ -26,7 +26,7 @@ def outcome_sentence(
     if status == "integrity_violated":
         return f"{_violated(plan, variants)}; {figures}"
     if status == "invalid":
-        return f"The measurement cannot be believed: {_why_invalid(plan, reference, trials)}"
+        return _why_invalid(plan, reference, trials)  # that it is invalid is said by whoever shows the status
     if status == "slo_missed" and reference is not None:
         missed = [slo for slo in reference.slos if not slo.ok]
         # k6's p95 and the merged histograms' differ a little: one of them is enough in a sentence.
@@ -101,7 +101,7 @@ def _figures(plan: Plan, variants: Sequence[VariantAnalysis], *, p95_told_of: Va
     if reference is None or not measured:
         return f"Nothing was measured; {integrity}" if integrity else "Nothing was measured"
     shown = [v for v in _shown(reference, measured) if v.signals.traffic.goodput_per_s is not None]
-    parts = [_performance(plan, v, reference, first=v is shown[0], p95_told=v is p95_told_of) for v in shown]
+    parts = [_performance(plan, v, reference, p95_told=v is p95_told_of) for v in shown]
     hidden = len(variants) - len(shown)
     more = f" ({hidden} more {'variant lies' if hidden == 1 else 'variants lie'} between)" if hidden else ""
     bounds = [v for v in shown if v.validity.status != "valid"]
@@ -117,13 +117,10 @@ def _shown(reference: VariantAnalysis, measured: Sequence[VariantAnalysis]) -> l
     return [reference, *others]
 
 
-def _performance(
-    plan: Plan, variant: VariantAnalysis, reference: VariantAnalysis, *, first: bool, p95_told: bool
-) -> str:
+def _performance(plan: Plan, variant: VariantAnalysis, reference: VariantAnalysis, *, p95_told: bool) -> str:
     goodput = variant.signals.traffic.goodput_per_s or 0.0
     sells = (variant.integrity.sold or 0) > 0
     what = f"{number(goodput)} {'tickets' if sells else 'requests'}/s"
-    verb = f" {'sells' if sells else 'answers'} " if first else " "
     p95 = variant.signals.latency_s.p95
     base = reference.signals.traffic.goodput_per_s
     about = [times(goodput / base)] if variant is not reference and base else []
@@ -132,7 +129,8 @@ def _performance(
     failed = variant.signals.errors.ratio or 0.0
     if failed >= WORTH_SAYING:
         about.append(f"{percent(failed)} of its requests failed")
-    return f"{_name(plan, variant)}{verb}{what}" + (f" ({', '.join(about)})" if about else "")
+    verb = "sells" if sells else "answers"
+    return f"{_name(plan, variant)} {verb} {what}" + (f" ({', '.join(about)})" if about else "")
 
 
 def _answers(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ticketbench.analysis import wording
 from ticketbench.analysis.wording import number, percent, signed_percent
 from ticketbench.conclusions import Verdict
 
@@ -83,7 +84,7 @@ def compare_risk(baseline: Sequence[Sample], candidate: Sequence[Sample], *, mar
     below, above = _unseen(baseline), _unseen(candidate)  # how far each side's zero may be from the truth
     half = _half_width(of_b, of_c, paired=False)
     ratio = _mean(of_c) / _mean(of_b) if _mean(of_b) > 0 else None
-    points = f"{percent(_mean(of_b))} to {percent(_mean(of_c))} of the requests failed"
+    points = f"from {percent(_mean(of_b))} to {percent(_mean(of_c))} of the requests failed"
     if below and above:
         settled = max(below, above) < margin
         counts = f"none of {_requests(baseline)} and none of {_requests(candidate)} requests failed"
@@ -206,7 +207,7 @@ def _change(ratio: float, lower_is_better: bool) -> str:  # noqa: FBT001
     word = "better" if (ratio < 1) == lower_is_better else "worse"
     times = ratio if ratio >= 1 else 1 / ratio
     if times >= 2:
-        return f"{number(times)}x {'higher' if ratio > 1 else 'lower'}, which is {word}"
+        return f"{wording.times(times)} {'higher' if ratio > 1 else 'lower'}, which is {word}"
     return signed_percent(ratio - 1)
 
 
@@ -231,8 +232,8 @@ def _requests(samples: Sequence[Sample]) -> int:
 
 def _absent(baseline: Sequence[object], candidate: Sequence[object]) -> str:
     if not baseline and not candidate:
-        return "no trial of either side that can be believed measured it"
-    return f"no trial of the {'candidate' if baseline else 'baseline'} that can be believed measured it"
+        return "no believable trial of either side measured it"
+    return f"no believable trial of the {'candidate' if baseline else 'baseline'} measured it"
 
 
 def _mean(values: Sequence[float]) -> float:

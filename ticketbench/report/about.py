@@ -126,6 +126,13 @@ def _target(data: ReportInput) -> list[tuple[str, str]]:
     ]
 
 
+def _virtual(env: Environment) -> str:
+    """Return what is known of a machine within a machine; the CPU's flag ``hypervisor`` says no more than that."""
+    if not env.virtualised:
+        return ""
+    return ", a virtual machine" + (f" ({env.virtualised})" if env.virtualised != "hypervisor" else "")
+
+
 def _cpu(env: Environment) -> str:
     of = f" of {env.machine_cores}" if env.machine_cores > env.cores else ""
     quota = f", limited to {env.cpu_quota_cores:g} by a control group" if env.cpu_quota_cores is not None else ""
@@ -163,12 +170,13 @@ def _others(env: Environment) -> str:
 
 def _kept_apart(data: ReportInput) -> str:
     """Return the levels of the factors that keep components apart, where several in the order of the variants."""
-    told = []
+    variants, told = data.run.plan.variants, []
     for name, factor in factors.CATALOGUE.items():
-        levels = [v.levels[name] for v in data.run.plan.variants if name in v.levels] if factor.scope == "stack" else []
-        if levels:
+        levels = [v.levels[name] for v in variants if name in v.levels] if factor.scope == "stack" else []
+        if any(level != factor.default for level in levels):
             told.append(f"{name} {' or '.join(dict.fromkeys(level_words(name, level) for level in levels))}")
-    return "; ".join(told)
+    known = any("pinning" in v.levels for v in variants)  # a run of an earlier version has no such factors
+    return "; ".join(told) or ("no pinning, no CPU limits" if known else "")
 
 
 def environment_table(data: ReportInput) -> Table:
@@ -178,7 +186,7 @@ def environment_table(data: ReportInput) -> Table:
     rows = [
         (
             "System",
-            f"{env.os}, kernel {env.kernel}, {env.machine}" + (f", {env.virtualised}" if env.virtualised else ""),
+            f"{env.os}, kernel {env.kernel}, {env.machine}" + _virtual(env),
         ),
         ("CPU", _cpu(env)),
         ("Clock", _clock(env)),
@@ -196,7 +204,7 @@ def about_tables(data: ReportInput) -> tuple[Table, ...]:
     machine = [
         ("Operating system", env.os),
         ("Kernel", env.kernel),
-        ("Machine", f"{env.machine}, {env.virtualised}" if env.virtualised else env.machine),
+        ("Machine", f"{env.machine}{_virtual(env)}"),
         ("CPU", _cpu(env)),
         ("Clock", _clock(env)),
         ("Memory", _memory(env)),

@@ -98,16 +98,17 @@ def busiest_cell(judged: Judged) -> Cell:
     name, top = order[0]
     notes = [queue_text(top.queue, top.unit)]
     notes += [
-        f"{wording.resource(other)}: {queue_text(s.queue, s.unit)}"
-        for other, s in sorted(saturation.items())
-        if other != name and s.utilisation is None and (s.queue or 0) >= _QUEUE_WORTH_NAMING
-    ]
-    notes += [
         f"{'' if other == name else f'{wording.resource(other)}: '}held back by its CPU limit {held_back(s)}"
         for other, s in sorted(saturation.items(), key=lambda item: item[0] != name)
         if is_held_back(s)
     ]
+    notes += [
+        f"{wording.resource(other)}: {queue_text(s.queue, s.unit)}"
+        for other, s in sorted(saturation.items())
+        if other != name and s.utilisation is None and (s.queue or 0) >= _QUEUE_WORTH_NAMING
+    ]
     generator = saturation.get("load_generator")
     if name != "load_generator" and generator and (generator.utilisation or 0) >= _GENERATOR_NEARLY_SPENT:
         notes.append(f"load generator {wording.busy(generator.utilisation)}")
-    return Cell(f"{wording.resource(name)} {wording.busy(top.utilisation)}", "; ".join(notes))
+    of_limit = " of its limit" if top.limit_cores is not None else ""
+    return Cell(f"{wording.resource(name)} {wording.busy(top.utilisation)}{of_limit}", "; ".join(notes))

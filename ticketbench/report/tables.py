@@ -125,7 +125,7 @@ def effects_table(data: ReportInput) -> Table:
                 Cell(wording.signal(f.signal)),
                 figure(value(f.signal, f.baseline), "no figure"),
                 figure(value(f.signal, f.candidate), "no figure"),
-                effect(f),
+                replace(change, note="") if (change := effect(f)).note == f.reason else change,
                 Cell(f.reason),
             )
         )
@@ -144,13 +144,16 @@ def effects_table(data: ReportInput) -> Table:
 
 
 def slo_value(metric: str, value: float | None) -> str | None:
-    """Return a threshold's value as k6 means it: its trends of time are in milliseconds, its rates are ratios."""
+    """Return a threshold's value as k6 means it: its trends of time are in milliseconds, its rates are ratios.
+
+    What is whole is a count, and has no digits behind a point.
+    """
     name = metric.split("{", 1)[0]
     if name in ("http_req_failed", "checks"):
         return wording.percent(value)
     if name.startswith(("http_req_", "iteration_duration", "group_duration")):
         return wording.seconds(None if value is None else value / 1000)
-    return wording.number(value)
+    return wording.count(int(value)) if value is not None and value.is_integer() else wording.number(value)
 
 
 def slo_cell(slo: SloResult) -> Cell:

@@ -46,7 +46,12 @@ _COSTS: Final = {
     "cpu_k6_s": "k6 CPU",
     "db_s": "time in PostgreSQL",
 }
-_SIGNALS: Final = {"goodput": "goodput", "p50": "p50", "p95": "p95", "p99": "p99", "errors": "errors"}
+_SIGNALS: Final = {
+    "traffic.goodput_per_s": "goodput",
+    "errors.ratio": "failed requests",
+    "per_request.cpu_s": "CPU for one request",
+    "per_request.db_s": "time in PostgreSQL for one request",
+}
 
 
 def clean(text: str) -> str:
