@@ -41,7 +41,7 @@ class Factor:
         if self.kind == "choice":
             return ", ".join(self.choices)
         word = "a whole number" if self.kind == "int" else "a number"
-        return f"{'0 or ' * self.or_zero}{word} from {self.low:g} to {self.high:g}"
+        return f"{'0 or ' * self.or_zero}{word} from {self.low:.12g} to {self.high:.12g}"
 
     def parse(self, text: str) -> Level:
         """Return the level that ``text`` stands for. Raises ValueError with the known levels."""

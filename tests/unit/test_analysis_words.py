@@ -41,7 +41,11 @@ def test_a_missed_threshold_is_told_in_words(metric: str, expression: str, value
 
 
 def test_a_threshold_over_several_trials_and_over_none() -> None:
-    assert text("http_req_duration", "p(95)<30", 31, None, 45) == "p95 latency was 31 ms, 45 ms, not below 30 ms"
+    assert (
+        text("http_req_duration", "p(95)<30", 31, None, 45)
+        == "p95 latency was 31 ms to 45 ms over 2 trials, not below 30 ms"
+    )
+    assert text("http_req_duration", "p(95)<30", 31, 31) == "p95 latency was 31 ms over 2 trials, not below 30 ms"
     assert text("http_req_duration", "p(95)<30", None) == "p95 latency was not measured (it has to be below 30 ms)"
     assert text("odd", "nonsense", None) == "odd nonsense was not measured"
 
@@ -54,6 +58,11 @@ def test_a_reason_is_said_once_with_whose_it_is() -> None:
 def test_reasons_that_differ_in_percentages_are_one_with_the_range() -> None:
     told = said_once([("1", ["took 12 % (of 2)"]), ("2", ["took 9.5 % (of 2)"]), ("3", ["took 11 % (of 2)"])])
     assert told == [(("1", "2", "3"), "took 9.5 % to 12 % (of 2)")]
+
+
+def test_ranges_of_trials_become_one_of_variants() -> None:
+    trials = [said_once([("1", ["took 9 % of 50 %"]), ("2", ["took 11 % of 50 %"])])[0][1], "took 8 % of 50 %"]
+    assert said_once([("a", trials[:1]), ("b", trials[1:])]) == [(("a", "b"), "took 8 % to 11 % of 50 %")]
 
 
 def test_other_numbers_are_names_and_are_not_merged() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ticketbench import factors
 from ticketbench.cli import scenarios
 from ticketbench.cli.init import init
 
@@ -35,6 +36,10 @@ def test_here_is_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path / "shop")
     assert init(Path()) == 0
     assert (tmp_path / "shop" / "shop.js").is_file()
+
+
+def test_large_bounds_are_written_out() -> None:
+    assert factors.get("stock").levels_text() == "a whole number from 0 to 5000000"
 
 
 def test_a_long_text_goes_on_below_itself() -> None:

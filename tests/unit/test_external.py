@@ -296,7 +296,7 @@ def test_what_holds_for_every_trial_is_said_once(capsys: pytest.CaptureFixture[s
     output.print_analysis(analysis, run.plan)
     told = " ".join(capsys.readouterr().out.split())  # however it was wrapped
     assert told.count("could not be checked") == 1
-    assert told.count("all 2 variants: app.inflight is missing") == 1
+    assert told.count("both variants: app.inflight is missing") == 1
     assert told.count("not audited") == 1 + len(analysis.variants)  # the sentence, and the table's cells
 
 
@@ -333,6 +333,15 @@ def test_fewer_requests_than_k6_sent_are_noted_and_contradict_nothing() -> None:
     assert any(
         "counts requests in another way, which could not be checked" in text for text in variant.validity.reasons
     )
+
+
+def test_what_the_sentence_says_is_not_said_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    run = external()
+    analysis = judged(replace(trial(), record=trial().record.model_copy(update={"status": "interrupted"})), run)
+    output.print_analysis(analysis, run.plan)
+    told = capsys.readouterr().out
+    assert analysis.outcome.status == "invalid"
+    assert told.count("the trial was interrupted") == 1
 
 
 def busy_others() -> TrialData:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Final
 
 # A percentage is a figure and never a name, unlike other numbers (match 2, status 503): it may become a range.
-_PERCENTAGE: Final = re.compile(r"(\d+(?:\.\d+)?) %")
+# What has become one is found again: trials are put together first, then variants.
+_PERCENTAGE: Final = re.compile(r"(\d+(?:\.\d+)?) %(?: to (\d+(?:\.\d+)?) %)?")
 
 
 def said_once(parts: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[tuple[str, ...], str]]:
@@ -25,7 +26,7 @@ def _range(texts: Sequence[str]) -> str:
     columns = iter(list(zip(*(_PERCENTAGE.findall(text) for text in texts), strict=True)))
 
     def joined(_: re.Match[str]) -> str:
-        values = sorted(set(next(columns)), key=float)
+        values = sorted({end for ends in next(columns) for end in ends if end}, key=float)
         return " to ".join(f"{value} %" for value in dict.fromkeys((values[0], values[-1])))
 
     return _PERCENTAGE.sub(joined, texts[0])

@@ -1,10 +1,11 @@
 """k6 thresholds in words: ``http_req_duration{scenario:main,name:home} p(95)<500`` is the p95 latency of home."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ticketbench.analysis.wording import duration, listed, number, percent
+from ticketbench.analysis.wording import duration, number, percent
 from ticketbench.conclusions import SloResult
 
 _METRIC: Final = re.compile(r"(?P<name>[^{]+)(?:\{(?P<tags>.*)\})?", re.DOTALL)
@@ -78,7 +79,13 @@ def slo_text(slo: SloResult) -> str:
     words = said(slo.metric, slo.expression)
     values = [value for value in slo.values if value is not None]
     if words is None:
-        return f"{slo.metric} {slo.expression} was {listed(map(number, values)) or 'not measured'}"
+        return f"{slo.metric} {slo.expression} was {_over(values, number) or 'not measured'}"
     if not values:
         return f"{words.what} was not measured (it has to be {words.allowed})"
-    return f"{words.what} was {listed(map(words.value, values))}, not {words.allowed}"
+    return f"{words.what} was {_over(values, words.value)}, not {words.allowed}"
+
+
+def _over(values: Sequence[float], in_words: Callable[[float], str]) -> str:
+    """Return the value of one trial, or the lowest and the highest of several."""
+    ends = dict.fromkeys(in_words(of(values)) for of in (min, max)) if values else {}
+    return " to ".join(ends) + (f" over {len(values)} trials" if len(values) > 1 else "")

@@ -137,7 +137,8 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
     out.print()
     for names, reason in _told(analysis):
         several = len(analysis.variants) > 1
-        whose = f"all {len(names)} variants" if len(names) == len(analysis.variants) else "; ".join(names)
+        every = "both variants" if len(names) == 2 else f"all {len(names)} variants"
+        whose = every if len(names) == len(analysis.variants) else "; ".join(names)
         out.print(Text(plain(f"{whose}: {reason}" if several else reason)))
     if analysis.shape != "functional" and closed_model_text(plan):
         out.print(Text(closed_model_text(plan).capitalize()))
@@ -164,7 +165,10 @@ def _told(analysis: "Analysis") -> "list[tuple[tuple[str, ...], str]]":
         if analysis.outcome.status == "slo_missed" and variant.variant == analysis.reference:
             missed = missed[NAMED_SLOS:]  # the sentence has the others
         parts.append((variant_words(variant.variant), [*variant.validity.reasons, *audited, *missed]))
-    return said_once(parts)
+    told = said_once(parts)
+    if len(parts) == 1:
+        return [(names, reason) for names, reason in told if reason not in analysis.outcome.sentence]
+    return sorted(told, key=lambda one: len(one[0]) < len(parts))  # first what holds for all
 
 
 def _row(variant: "VariantAnalysis") -> tuple[str, ...]:

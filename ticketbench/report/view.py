@@ -135,7 +135,7 @@ def _of(names: Sequence[str], of: int) -> str:
     if of == 1:
         return ""
     if len(names) == of:
-        return f"all {of} variants"
+        return "both variants" if of == 2 else f"all {of} variants"
     return wording.listing(names)
 
 
