@@ -82,6 +82,19 @@ def test_slos_have_one_order_in_all_variants() -> None:
     assert [slo.metric for slo in first.slos] == [slo.metric for slo in second.slos] == sorted(names)
 
 
+def test_of_many_missed_slos_two_are_told_and_the_others_counted() -> None:
+    missed = tuple(
+        Threshold(metric=SLO, expression=expression, ok=False, value=38.6)
+        for expression in ("avg<1", "max<2", "med<3", "p(90)<4")
+    )
+    sentence = analyse(run_record(), [spike(thresholds=missed).build()]).outcome.sentence
+    assert (
+        "missed its SLO: mean latency of purchase was 38.6 ms, not below 1 ms, and highest latency of purchase was"
+        " 38.6 ms, not below 2 ms (and 2 more). "
+    ) in sentence
+    assert "(p95 " in sentence
+
+
 def test_a_threshold_over_no_data_is_not_ok() -> None:
     empty = Threshold(metric="http_req_duration{name:nobody}", expression="p(95)<500", ok=True, value=0.0)
     found = analyse(run_record(), [spike(thresholds=(empty,)).build()])

@@ -32,8 +32,9 @@ def outcome_sentence(
         # k6's p95 and the merged histograms' differ a little: one of them is enough in a sentence.
         told = any((words := said(slo.metric, slo.expression)) and words.p95 for slo in missed[:NAMED_SLOS])
         figures = _figures(plan, variants, p95_told_of=reference if told else None)
-        texts = listed(map(slo_text, missed), most=NAMED_SLOS)
-        return f"{_capital(_name(plan, reference))} missed its SLO: {texts}. {_capital(figures)}"
+        texts = ", and ".join(slo_text(slo) for slo in missed[:NAMED_SLOS])  # each has a comma of its own
+        more = f" (and {len(missed) - NAMED_SLOS} more)" if len(missed) > NAMED_SLOS else ""
+        return f"{_capital(_name(plan, reference))} missed its SLO: {texts}{more}. {_capital(figures)}"
     return figures if plan.scenario.slos else f"{figures}; the script sets no SLO that it could miss"
 
 
