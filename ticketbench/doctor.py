@@ -293,7 +293,7 @@ def _stack(stack: StackSeen) -> Check:
             return Check(
                 "stacks",
                 "warning",
-                f"{name}: {count} of it; whether a run still uses it cannot be told from here",
+                f"{name}: {count} of a stack; whether its run is going on cannot be told from here",
                 "leave it to whoever started it; where nobody did, end its processes",
             )
 

@@ -170,7 +170,7 @@ def test_what_is_up_or_was_left_behind_is_told(program: Program) -> None:
         stranger.communicate()
     told = [each["text"] for each in json.loads(done.out)["checks"] if each["name"] in ("stacks", "leftovers")]
     assert any("20260101T000000Z-spike-abc123: left behind" in text for text in told)
-    assert any("elsewhere-1: 1 process of it; whether a run still uses it cannot be told" in text for text in told)
+    assert any("elsewhere-1: 1 process of a stack; whether its run is going on cannot be told" in text for text in told)
     assert any("1 run folders without a trial" in text for text in told)
     assert done.code == 0
 

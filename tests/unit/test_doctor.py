@@ -116,7 +116,7 @@ WEAK: list[tuple[str, dict[str, Any], str, str, str]] = [
         "stacks",
         {"stacks": (StackSeen("a-1", "unknown", (), processes=2),)},
         "warning",
-        "a-1: 2 processes of it; whether a run still uses it cannot be told",
+        "a-1: 2 processes of a stack; whether its run is going on cannot be told",
         "leave it to whoever started it",
     ),
     ("leftovers", {"leftovers": (Leftover("2 folders", "remove them"),)}, "warning", "2 folders", "remove"),

@@ -65,6 +65,13 @@ def test_every_drawing_has_words(page: Page) -> None:
     assert all("pool_size=10, cache=off: " in label for label in labels)
 
 
+def test_what_never_changed_is_said_once(page: Page) -> None:
+    labels = [value for tag, name, value in page.attributes if name == "aria-label" and value.startswith("Line chart")]
+    (errors,) = (label for label in labels if "Errors, share of requests" in label)
+    assert "pool_size=10, cache=on: 0 %;" in errors
+    assert re.search(r"pool_size=2, cache=on: 0 % to \d+ %;", errors)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_same_run_gives_the_same_bytes(name: str) -> None:
     assert FORMATS[name][1](report_data.spike()) == FORMATS[name][1](report_data.spike())

@@ -43,8 +43,8 @@ def test_a_shown_latency_is_well_within_a_bucket(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.0609, "<0.1"), (0.1, "0.1"), (2.34, "2.3"), (9.96, "10"), (41.3, "41"), (1234.5, "1,234"),
-     (-0.01, ">-0.1"), (None, None), (float("nan"), None)],
+    [(0.0, "0"), (0.0609, "<0.1"), (0.1, "0.1"), (2.34, "2.3"), (5.0, "5"), (9.96, "10"), (41.3, "41"),
+     (1234.5, "1,234"), (-0.01, ">-0.1"), (None, None), (float("nan"), None)],
 )  # fmt: skip
 def test_a_queue_is_said_roughly_and_never_rounded_to_nothing(value: float | None, text: str | None) -> None:
     assert wording.rough(value) == text

@@ -109,8 +109,7 @@ class _Builder:
         parts = []
         for t in self.main:
             known = [v for at, v in zip(t.t_s, pick(t), strict=True) if v is not None and 0 <= at <= t.window_s]
-            text = f"{_text(unit, min(known))} to {_text(unit, max(known))}" if known else wording.MISSING
-            parts.append(f"{wording.variant(t.variant)}: {text}")
+            parts.append(f"{wording.variant(t.variant)}: {_span(known, unit).text}")
         return f"Line chart over time. {title}, lowest to highest second of the window. {'; '.join(parts)}."
 
     def _table(self, title: str, unit: str, pick: Callable[[Timeline], Values], *, offered: bool) -> Table:
@@ -142,7 +141,8 @@ def _slices(t_s: list[float], values: Values, first: int, step: int) -> dict[int
 
 
 def _text(unit: str, value: float) -> str:
-    say = {"seconds": wording.latency, "ratio": wording.percent, "share": wording.busy}.get(unit, wording.rough)
+    """Return the figure of one second: a hundred requests or so bear whole percents."""
+    say = {"seconds": wording.latency, "ratio": wording.busy, "share": wording.busy}.get(unit, wording.rough)
     return say(value) or wording.MISSING
 
 

@@ -92,13 +92,13 @@ def latency(value: float | None) -> str | None:
 
 
 def rough(value: float | None) -> str | None:
-    """Return a mean of what was counted now and then, such as a queue: ``41``, ``2.3``, ``0.2``, ``<0.1``."""
+    """Return a mean of what was counted now and then, such as a queue: ``41``, ``2.3``, ``2``, ``<0.1``."""
     value = _finite(value)
     if value is None:
         return None
     if 0 < abs(value) < _FEWEST:
         return f"<{_FEWEST:g}" if value > 0 else f">-{_FEWEST:g}"
-    return "0" if value == 0 else f"{value:,.0f}" if abs(value) >= _WHOLE_FROM else f"{value:.1f}"
+    return f"{value:,.0f}" if abs(value) >= _WHOLE_FROM or value.is_integer() else f"{value:.1f}"
 
 
 def busy(ratio: float | None) -> str | None:
