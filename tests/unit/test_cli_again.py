@@ -88,6 +88,14 @@ def test_without_a_plan_file_all_of_it_is_named() -> None:
     assert told.endswith("--stack external --target http://HOST:8000/v1 --header 'B: <value>' --allow-remote-target")
 
 
+def test_that_a_selector_was_given_is_told_and_what_it_was_is_not() -> None:
+    system = ExternalOptions(target=SHOP, prometheus=SHOP, selector='instance="shop.internal"')
+    plan = external(prometheus="remote", mapping="m.toml")
+    told = again.for_report(options(scenario="load/shop.js", external=system), plan)
+    assert told.endswith(" --allow-remote-target --prometheus-selector MATCHERS")
+    assert "shop.internal" not in told
+
+
 def test_after_a_resume_it_is_the_runs_own_plan() -> None:
     given = options(scenario="load/shop.js", resume="reports/x", external=ExternalOptions(target=SHOP))
     assert again.for_terminal(given, external()) == (

@@ -16,8 +16,9 @@ def for_report(options: RunOptions, plan: Plan) -> str:
 
     A plan file is named as it is, with what flags and variables of the environment put on top of it.
     """
+    selector = ["--prometheus-selector", "MATCHERS"] if plan.external and options.external.selector else []
     if options.plan is None:
-        return planning.command(plan, options.scenario)
+        return shlex.join([*shlex.split(planning.command(plan, options.scenario)), *selector])
     words = ["ticketbench", "run"]
     words += [] if options.scenario is None else [planning.script_word(plan, options.scenario)]
     named = options.plan in bundled_plans()
@@ -30,7 +31,7 @@ def for_report(options: RunOptions, plan: Plan) -> str:
         words += [] if given.target is None else ["--target", planning.target_word(system)]
         words += [] if given.prometheus is None else ["--prometheus", "URL"]
         words += [] if given.mapping is None else ["--prometheus-mapping", system.mapping]
-        words += [] if given.selector is None else ["--prometheus-selector", "MATCHERS"]
+        words += selector
         words += planning.header_words(header_names(given.headers))
         words += ["--allow-remote-target"] if given.allow_remote else []
     return shlex.join(words)
