@@ -2,14 +2,17 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
 
 from ticketbench.binaries import Binaries, provide
+from ticketbench.stack.compose_file import FAMILIES, read_compose
 from ticketbench.stack.launch import Launcher, NoJournal
 from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.servers import PrometheusServer, RedisServer
@@ -98,3 +101,48 @@ def prometheus_url(binaries: Binaries, launcher: Launcher, server_folder: Path) 
         yield server.url
     finally:
         server.stop()
+
+
+# --- Docker -----------------------------------------------------------------------------------------------------------
+
+
+def without_docker(reason: str) -> NoReturn:
+    """Skip, naming what is missing; fail where Docker is required, as .ci/run does."""
+    if os.environ.get("TICKETBENCH_TEST_DOCKER") == "required":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker() -> str:
+    """The Docker client, where an engine answers it."""
+    client = shutil.which("docker")
+    if client is None:
+        without_docker("Docker: there is no client on PATH")
+    asked = subprocess.run([client, "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True)
+    if asked.returncode != 0:
+        without_docker(f"Docker: {(asked.stderr.strip().splitlines() or ['no engine answers'])[-1]}")
+    return client
+
+
+@pytest.fixture(scope="session")
+def stack_images(docker: str) -> dict[str, str]:
+    """The variables that name the stack's images: those that are here, else stand-ins that are built here.
+
+    Nothing is pulled: whoever wants to try the official images pulls them (docs/docker.md).
+    """
+    given = {name: value for name, value in os.environ.items() if name.startswith(FAMILIES[0])}
+    given["TICKETBENCH_IMAGE_APP"] = "ticketbench-app:tests"  # the one in use stays as it is
+    compose = read_compose(given)
+    build = compose.services["app"].build
+    assert build is not None
+    wanted = {service.image for service in compose.start_order(("k6",)) if service.image != "ticketbench-app:tests"}
+    wanted.add(build.args["PYTHON_IMAGE"])
+    present = subprocess.run([docker, "image", "inspect", *sorted(wanted)], capture_output=True, text=True)
+    if present.returncode == 0:
+        return given
+    script = Path(__file__).parent / "standin" / "build"
+    built = subprocess.run([script], capture_output=True, text=True)
+    if built.returncode != 0:
+        without_docker(f"Docker: {present.stderr.strip().splitlines()[-1]}; {built.stderr.strip().splitlines()[-1]}")
+    return given | dict(line.split("=", 1) for line in built.stdout.split())

@@ -142,13 +142,6 @@ class Health(Record):
         return self
 
 
-class Ulimit(Record):
-    """A limit on a process's resource."""
-
-    soft: Annotated[int, Field(ge=1)]
-    hard: Annotated[int, Field(ge=1)]
-
-
 class Logging(Record):
     """Where the engine keeps what a container prints."""
 
@@ -166,7 +159,7 @@ class Service(Record):
     image: Annotated[str, Field(min_length=1)]
     user: Annotated[str, AfterValidator(_not_root)]
     build: Build | None = None
-    pull_policy: Literal["missing", "build"] = "missing"
+    pull_policy: Literal["missing", "build", "never"] = "missing"
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = Field(default_factory=dict, repr=False)  # passwords
     labels: Mapping[str, str] = Field(default_factory=dict)
@@ -180,7 +173,6 @@ class Service(Record):
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
     logging: Logging | None = None
-    ulimits: Mapping[str, Ulimit] = Field(default_factory=dict)
     cpus: Cores = 0.0
     memory_bytes: Bytes = Field(0, alias="mem_limit")
     memory_swap_bytes: Bytes = Field(0, alias="memswap_limit")

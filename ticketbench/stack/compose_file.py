@@ -28,7 +28,6 @@ from ticketbench.stack.compose import (
     Record,
     Service,
     Text,
-    Ulimit,
 )
 
 # The variables of these families are all in compose.yaml. Another one of such a name is a slip of the pen, and what it
@@ -220,7 +219,6 @@ _PARTS: Final[dict[str, type[BaseModel]]] = {
     "configs": ConfigUse,
     "healthcheck": Health,
     "logging": Logging,
-    "ulimits": Ulimit,
 }
 
 
