@@ -161,7 +161,7 @@ def test_each_image_can_be_another_one_and_is_pinned_by_default(bundled: Compose
     build = changed.services["app"].build
     assert build is not None
     assert build.args["PYTHON_IMAGE"] == "mine/python"
-    assert changed.services["seed"].build == build
+    assert changed.services["seed"].image == changed.services["app"].image
 
 
 def test_the_app_image_is_of_this_version_and_built_from_what_is_there(bundled: Compose) -> None:
