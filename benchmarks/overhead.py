@@ -65,7 +65,7 @@ def measure(variants: int) -> Overhead:
     levels = ",".join(str(5 + number) for number in range(variants))
     program = str(Path(sys.executable).with_name("ticketbench"))
     with tempfile.TemporaryDirectory() as folder:
-        command = [program, "run", str(SCRIPT), "--vary", f"pool_size={levels}", "-o", folder]
+        command = [program, "run", str(SCRIPT), "--stack", "local", "--vary", f"pool_size={levels}", "-o", folder]
         environment = {**os.environ, "TICKETBENCH_STATE": str(Path(folder) / "state"), "NO_COLOR": "1"}
         began_s = time.monotonic()
         said: list[str] = []

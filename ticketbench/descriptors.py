@@ -40,6 +40,8 @@ def needs(plan: Plan) -> dict[str, int]:
     needed = {"k6": users + OTHER_FILES}
     if plan.external is not None:
         return needed
+    if plan.stack == "docker":
+        return {}  # containers have limits of their own, see compose.yaml
     pools = max(_connections(variant.levels) for variant in plan.variants)
     workers = max(int(variant.levels.get("workers", 1)) for variant in plan.variants)
     return {

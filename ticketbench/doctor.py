@@ -103,8 +103,9 @@ def _python(seen: Surroundings) -> Check:
 
 
 def _docker(seen: Surroundings) -> Check:
-    text = f"engine {seen.docker}" if seen.docker else "no engine answers"
-    return Check("Docker", "ok", f"{text}; not used by this version")
+    if seen.docker:
+        return Check("Docker", "ok", f"engine {seen.docker}: --stack docker, and auto, use it")
+    return Check("Docker", "ok", "no engine answers: --stack auto is the local stack, which needs none")
 
 
 def _ports(seen: Surroundings) -> Check:

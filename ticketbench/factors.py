@@ -18,6 +18,9 @@ Kind = Literal["int", "float", "choice"]
 Scope = Literal["app", "data", "load", "stack"]
 
 
+OUR_STACKS: Final = ("local", "docker")
+
+
 @dataclass(frozen=True)
 class Factor:
     """Something that may vary. ``low`` and ``high`` bound numbers (inclusive); ``choices`` are the levels of a choice.
@@ -34,7 +37,7 @@ class Factor:
     low: float = 0
     high: float = 0
     or_zero: bool = False
-    stacks: tuple[str, ...] = ("local",)
+    stacks: tuple[str, ...] = OUR_STACKS
 
     def levels_text(self) -> str:
         """Return the possible levels for a message: ``on, off`` or ``a whole number from 1 to 200``."""
@@ -60,7 +63,7 @@ class Factor:
 
 
 # What only k6 has to know can be varied on whatever system it is sent to.
-ANY_STACK: Final = ("local", "external")
+ANY_STACK: Final = (*OUR_STACKS, "external")
 
 
 def _switch(name: str, default: str, text: str, scope: Scope = "app") -> Factor:
@@ -69,6 +72,11 @@ def _switch(name: str, default: str, text: str, scope: Scope = "app") -> Factor:
 
 def _limit(name: str, text: str) -> Factor:
     return Factor(name, "float", "stack", 0.0, text, low=0.05, high=256, or_zero=True)
+
+
+def _memory(name: str, text: str) -> Factor:
+    # below 6 MB Docker makes no container
+    return Factor(name, "float", "stack", 0.0, text, low=6, high=1_048_576, or_zero=True, stacks=("docker",))
 
 
 CATALOGUE: Final[dict[str, Factor]] = {
@@ -137,6 +145,9 @@ CATALOGUE: Final[dict[str, Factor]] = {
         _limit("app_cpus", "cores' time the sale may use; 0: no limit"),
         _limit("postgres_cpus", "cores' time PostgreSQL may use; 0: no limit"),
         _limit("redis_cpus", "cores' time Redis may use; 0: no limit"),
+        _memory("app_memory_mb", "MiB of memory the sale may use, without swap; 0: no limit"),
+        _memory("postgres_memory_mb", "MiB of memory PostgreSQL may use, without swap; 0: no limit"),
+        _memory("redis_memory_mb", "MiB of memory Redis may use, without swap; 0: no limit"),
         Factor("stock", "int", "data", 1000, "tickets of the hot match", low=0, high=5000000),
         Factor(
             "rate",

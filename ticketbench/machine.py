@@ -23,11 +23,12 @@ def environment(
     *,
     own_target: bool = True,
     other_cpu: float | None = None,
+    packages: Mapping[str, str] | None = None,
 ) -> Environment:
     """Describe this machine, the programs that take part and the settings of the servers.
 
     ``other_cpu`` is what :class:`ticketbench.others.OthersWatch` saw. Without ``own_target`` the system is somebody
-    else's, and no version of it is known.
+    else's, and no version of it is known. ``packages`` None: the target runs on those that are installed here.
     """
     return Environment(
         os=_os_name(),
@@ -50,7 +51,7 @@ def environment(
         ticketbench=__version__,
         target_sha256=target_sha256() if own_target else "",
         isolation=isolation(),
-        packages=packages() if own_target else {},
+        packages=dict(installed() if packages is None else packages) if own_target else {},
         binaries=tuple(binaries),
         settings=dict(settings),
     )
@@ -63,7 +64,7 @@ PACKAGES: Final = (
 )  # fmt: skip
 
 
-def packages() -> dict[str, str]:
+def installed() -> dict[str, str]:
     """Return the versions of the packages that the target may run on, of those that are installed."""
     found = {}
     for name in PACKAGES:

@@ -15,6 +15,7 @@ from ticketbench.events import Planned, PlannedTrial
 from ticketbench.levels import FACTORS_HINT, level_text
 from ticketbench.model import PLACEHOLDER, ExternalSystem, Level, Plan, Scenario, Schedule, Trial, Variant
 
+AUTO: Final = "auto"
 MAX_TRIALS: Final = 1000  # of a whole plan: a month of work is a typing error
 # The stacks' PostgreSQL takes 300 connections; the sampler, the ledger and the superuser's reserve need some of them.
 MAX_CONNECTIONS_OF_TARGET: Final = 280
@@ -40,7 +41,7 @@ class Request:
     fixed: dict[str, Level] = field(default_factory=dict)
     repetitions: int = 1
     seed: int = 1
-    stack: str = "local"
+    stack: str = "local"  # AUTO until it is known which one can be had
     external: ExternalSystem | None = None
     title: str = ""
 
@@ -110,7 +111,7 @@ def contradictions(request: Request) -> list[str]:
     problems = [f"factor {name!r} is both varied and set: choose one" for name in both]
     for name in (*request.varied, *request.fixed):
         try:
-            factors.get(name, request.stack)
+            factors.get(name, None if request.stack == AUTO else request.stack)
         except UsageError as error:
             problems.append(error.message)
     variants = math.prod(len(levels) for levels in request.varied.values())

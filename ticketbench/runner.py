@@ -119,7 +119,7 @@ def _up(this: Run, *, keep: bool) -> Iterator[None]:
             this.sampler = SamplerProcess.launch(this.directory.path / "sampler.log")  # it loads meanwhile
             servers = this.stack.start()
             this.loading.start()
-            this.sampler.begin(servers.prometheus_url, servers.access, servers.components)
+            this.sampler.begin(servers.prometheus_url, servers.access, servers.components, servers.containers)
         yield
     finally:
         if this.sampler is not None:
@@ -160,6 +160,7 @@ def _prepare(this: Run, measured: Measured) -> None:
             endpoints.settings,
             own_target=plan.external is None,
             other_cpu=this.others.share(),
+            packages=endpoints.packages,
         )
         this.run_record = _run_record(this, environment)
         store.save_run(this.directory, this.run_record)

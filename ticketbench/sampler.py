@@ -3,9 +3,11 @@
     python -m ticketbench.sampler
 
 The first line of stdin is its configuration as JSON: ``{"prometheus_url", "postgres_dsn", "redis_url", "components":
-[[name, pid], ...]}``; a DSN or URL that is empty leaves that source out. Passwords come in this way only, so no process
-list shows them. Further lines are commands: ``{"watch": {"component": "k6", "pid": 123}}`` gives a component a new root
-process, ``{"unwatch": "k6"}`` takes it away. The end of stdin ends the sampler, so it cannot outlive who started it.
+[[name, pid], ...], "containers"}``; a DSN or URL that is empty leaves that source out, and ``containers`` is null or
+``{"socket", "api", "names": {component: container}}``: components whose figures the Docker engine gives. Passwords come
+in this way only, so no process list shows them. Further lines are commands: ``{"watch": {"component": "k6", "pid":
+123}}`` gives a component a new root process, ``{"unwatch": "k6"}`` takes it away. The end of stdin ends the sampler, so
+it cannot outlive who started it.
 
 stdout gets one line, ``{"ready": true}``, once PostgreSQL and Redis answer and a first push was taken. stderr gets one
 JSON line for each trouble: ``{"error": ..., "source": ...}`` when a source stops answering, ``{"recovered": ...}`` when
@@ -32,6 +34,7 @@ import redis
 
 from ticketbench.errors import EXIT_ENVIRONMENT, EXIT_OK, EXIT_USAGE
 from ticketbench.sampling.clock import Time, every
+from ticketbench.sampling.containers import Containers, Told
 from ticketbench.sampling.counters import Counters
 from ticketbench.sampling.host import Host
 from ticketbench.sampling.postgres import Postgres
@@ -66,19 +69,22 @@ class Configuration:
     postgres_dsn: str
     redis_url: str
     components: tuple[tuple[str, int], ...]
+    containers: Containers | None = None
 
     @classmethod
     def parse(cls, line: str) -> "Configuration":
         """Read the line. Raises ValueError, which names no value: there are passwords among them."""
         try:
             raw = json.loads(line)
+            named = raw.get("containers")
             return cls(
                 prometheus_url=str(raw["prometheus_url"]),
                 postgres_dsn=str(raw["postgres_dsn"]),
                 redis_url=str(raw["redis_url"]),
                 components=tuple((str(name), int(pid)) for name, pid in raw["components"]),
+                containers=Containers(str(named["socket"]), str(named["api"]), named["names"]) if named else None,
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the configuration is not what it should be ({type(error).__name__})") from None
 
 
@@ -171,9 +177,12 @@ class Sampler:
         self._outbox = Outbox(configuration.prometheus_url)
         self._postgres = Postgres(configuration.postgres_dsn) if configuration.postgres_dsn else None
         self._redis = RedisInfo(configuration.redis_url) if configuration.redis_url else None
+        self._containers = configuration.containers
+        self._contained = frozenset(self._containers.names) if self._containers is not None else frozenset()
         self._trees = ProcessTrees()
         for name, pid in configuration.components:
-            self._trees.add_root(name, pid)
+            if name not in self._contained:
+                self._trees.add_root(name, pid)
         self._host = Host()
         self._throttling = Throttling()
         self._time = Time(_PERIOD_S)
@@ -199,10 +208,13 @@ class Sampler:
             self._spawn(self._waits, _WAITS_PERIOD_S, _WAITS_PHASE_S)
         if self._redis is not None:
             self._spawn(self._redis_info, _PERIOD_S, _REDIS_PHASE_S)
+        if self._containers is not None:
+            self._containers.start(Told(self._figures, self._process, self._no_figures))
 
     def command(self, command: Command) -> None:
-        """Take a command from stdin; it holds from the next tick on."""
-        self._commands.put(command)
+        """Take a command from stdin; it holds from the next tick on. What is a container is found by its name."""
+        if command[0] not in self._contained:
+            self._commands.put(command)
 
     def stop(self) -> None:
         """Stop the threads, push what is left, and close the connections that nobody uses. Takes at most some seconds.
@@ -210,6 +222,8 @@ class Sampler:
         A thread that hangs in a server's answer is left to the end of the process, and what the others saw is pushed.
         """
         self._stop.set()
+        if self._containers is not None:
+            self._containers.stop()
         deadline = time.monotonic() + _END_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -242,24 +256,39 @@ class Sampler:
                 else:
                     self._trees.watch(name, pid)
         self._trees.tick()
-        self._throttling.tick(self._trees.roots)
-        self._host.tick(self._trees.cpu_s.sum())
+        self._throttling.tick({pid: name for pid, name in self._trees.roots.items() if name not in self._contained})
+        unseen_s = self._containers.unseen_s if self._containers is not None else 0.0
+        self._host.tick(self._trees.cpu_s.sum() + unseen_s)
         self._health.ticked("proc")
         self._outbox.put(self._proc_samples())
 
     def _proc_samples(self) -> Iterator[Sample]:
         for name, cpu_s in self._trees.cpu_s.items():
-            yield "tb_cpu_seconds_total", (("component", name),), cpu_s
+            if name not in self._contained:
+                yield "tb_cpu_seconds_total", (("component", name),), cpu_s
             yield "tb_run_delay_seconds_total", (("component", name),), self._trees.delay_s[name]
         yield "tb_cpu_seconds_total", (("component", "other"),), self._host.other_s
         for name, throttled_s in self._throttling.seconds().items():
             yield "tb_cpu_throttled_seconds_total", (("component", name),), throttled_s
         for name, size in self._trees.memory_bytes().items():
-            yield "tb_memory_bytes", (("component", name),), size
+            if name not in self._contained:
+                yield "tb_memory_bytes", (("component", name),), size
         for mode, cpu_s in self._host.cpu_s.items():
             yield "tb_host_cpu_seconds_total", (("mode", mode),), cpu_s
         for (where, kind), stalled_s in self._host.pressure_s.items():
             yield "tb_pressure_seconds_total", (("kind", kind), ("resource", where)), stalled_s
+
+    # what the Docker engine tells, each container from a thread of its own
+
+    def _figures(self, component: str, samples: list[Sample]) -> None:
+        self._health.ticked(f"container {component}")
+        self._outbox.put(samples)
+
+    def _process(self, component: str, pid: int | None) -> None:
+        self._commands.put((component, pid))  # for what only /proc tells: how long it waited for a core
+
+    def _no_figures(self, component: str, error: Exception) -> None:
+        self._health.trouble(f"container {component}", error)
 
     def _waits(self) -> None:
         postgres = self._postgres

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
 from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.stack.protocol import Component, DatabaseAccess
+from ticketbench.stack.protocol import Component, Containers, DatabaseAccess
 from ticketbench.stack.stopped import StoppedWatch, failure
 
 _READY_S: Final = 20.0
@@ -57,11 +58,18 @@ class SamplerProcess:
             raise EnvironmentFailure(f"cannot start the sampler: {error}") from error
         return cls(process, log_path)
 
-    def begin(self, prometheus_url: str, access: DatabaseAccess | None, components: Iterable[Component]) -> None:
+    def begin(
+        self,
+        prometheus_url: str,
+        access: DatabaseAccess | None,
+        components: Iterable[Component],
+        containers: Containers | None = None,
+    ) -> None:
         """Return once it samples; this process and its children count as component ``ticketbench``.
 
-        ``access`` None: PostgreSQL and Redis are left out. Raises EnvironmentFailure with its last lines where it does
-        not become ready; it is still to be stopped then.
+        ``access`` None: PostgreSQL and Redis are left out. ``containers`` are components whose figures the Docker
+        engine gives; for them :meth:`watch` changes nothing. Raises EnvironmentFailure with its last lines where it
+        does not become ready; it is still to be stopped then.
         """
         roots = [(component.name, component.pid) for component in components]
         ours = dict(roots)
@@ -73,6 +81,7 @@ class SamplerProcess:
                 "postgres_dsn": access.postgres_dsn if access else "",
                 "redis_url": access.redis_url if access else "",
                 "components": roots,
+                "containers": asdict(containers) if containers else None,
             }
         )
         watched = StoppedWatch(lambda: {**ours, "sampler": self.pid})

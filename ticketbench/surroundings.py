@@ -20,10 +20,11 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from ticketbench import __version__, factors, limits, machine, scenario
+from ticketbench import __version__, docker_socket, factors, limits, machine, scenario
 from ticketbench.binaries import PARTS, Sighting, look
 from ticketbench.descriptors import OTHER_FILES
-from ticketbench.errors import TicketbenchError
+from ticketbench.docker_socket import SocketConnection
+from ticketbench.errors import EnvironmentFailure, TicketbenchError
 from ticketbench.leftovers import Leftover, StackSeen, look_around
 from ticketbench.model import Isolation
 from ticketbench.others import Sharer, watched
@@ -181,25 +182,12 @@ def _packages() -> tuple[int, tuple[str, ...]]:
 # --- Docker -----------------------------------------------------------------------------------------------------------
 
 
-class _SocketConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=DOCKER_PATIENCE_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(DOCKER_PATIENCE_S)
-        self.sock.connect(self._path)
-
-
 def _docker() -> str:
     """Return the version of the Docker engine that answers at the local socket; empty where none does."""
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not host.startswith("unix://"):
+    try:
+        connection = SocketConnection(docker_socket.find(), DOCKER_PATIENCE_S)
+    except EnvironmentFailure:
         return ""  # a remote engine cannot be used
-    connection = _SocketConnection(host.removeprefix("unix://"))
     try:
         connection.request("GET", "/version")
         return str(json.loads(connection.getresponse().read())["Version"])

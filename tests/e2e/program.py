@@ -41,8 +41,10 @@ class Program:
         self.started: list[subprocess.Popen[str]] = []
         self.terminals: list[Closable] = []
         self.env = {**os.environ, "TICKETBENCH_STATE": str(self.state), "NO_COLOR": "1", "COLUMNS": "120"}
-        for name in ("TICKETBENCH_TRIALS", "TICKETBENCH_SEED", "TICKETBENCH_STACK", "TICKETBENCH_OUTPUT"):
+        for name in ("TICKETBENCH_TRIALS", "TICKETBENCH_SEED", "TICKETBENCH_OUTPUT"):
             self.env.pop(name, None)
+        # where an engine answers, auto is Docker: tests of that say so
+        self.env["TICKETBENCH_STACK"] = "local"
 
     def __call__(self, *arguments: str, **env: str) -> Finished:
         done = subprocess.run(

@@ -89,6 +89,7 @@ class Scene:
             **ours,
             "TICKETBENCH_STATE": str(self.state),
             "TICKETBENCH_OUTPUT": str(self.output),
+            "TICKETBENCH_STACK": "local",  # also where an engine answers
             "NO_COLOR": "1",
             "COLUMNS": "120",
         }

@@ -51,7 +51,7 @@ def for_terminal(options: RunOptions, plan: Plan) -> tuple[str, ...]:
             w for name, levels in plan.varied.items() for w in ("--vary", f"{name}={','.join(map(level_text, levels))}")
         ]
         words += [w for name, level in plan.fixed.items() for w in ("--set", f"{name}={level_text(level)}")]
-        words += [] if plan.external is None else ["--stack", plan.stack]
+        words += ["--stack", plan.stack]
         return (*words, *system_words)
     words = ["run"]
     words += [] if options.scenario is None else [options.scenario]

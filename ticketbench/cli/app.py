@@ -90,7 +90,7 @@ def run_command(
     stack: Annotated[
         str | None,
         typer.Option(
-            "--stack", envvar="TICKETBENCH_STACK", metavar="auto|local|external", help="Where to run it [auto]."
+            "--stack", envvar="TICKETBENCH_STACK", metavar="auto|docker|local|external", help="Where to run it [auto]."
         ),
     ] = None,
     output: Annotated[

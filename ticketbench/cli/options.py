@@ -13,7 +13,7 @@ from ticketbench.model import Level
 from ticketbench.plan_file import MAX_REPETITIONS, MAX_SEED, PlanFile, find_plan, read_plan_file
 from ticketbench.stack.external import System
 
-STACKS: Final = ("auto", "local", "external")
+STACKS: Final = (planning.AUTO, "docker", "local", "external")
 
 _VARIABLES: Final = {
     "trials": "TICKETBENCH_TRIALS",
@@ -98,7 +98,7 @@ def request_of(options: RunOptions) -> Asked:
         fixed={**{k: v for k, v in file.fixed.items() if k not in said}, **fixed},
         repetitions=next(value for value in (trials, file.repetitions, 1) if value is not None),
         seed=next(value for value in (seed, file.seed, 1) if value is not None),
-        stack="local" if system is None else "external",  # auto: this version has one stack of its own
+        stack=_stack(options, file) if system is None else "external",
         external=None if system is None else system.record(),
         title=file.title,
     )
@@ -137,9 +137,13 @@ def _script(options: RunOptions, file: PlanFile | None, problems: list[str]) -> 
         return None
 
 
+def _stack(options: RunOptions, file: PlanFile) -> str:
+    return options.stack or file.stack or planning.AUTO
+
+
 def _system(options: RunOptions, file: PlanFile, problems: list[str]) -> System | None:
     """Return the system of somebody else's that is asked for, None on a stack of our own or where it has faults."""
-    stack = options.stack or file.stack or "auto"
+    stack = _stack(options, file)
     if stack not in STACKS:
         said = options.said("stack") if options.stack else f"{options.plan}: stack"
         problems.append(f"{said} {stack!r} is not known: known are {', '.join(STACKS)}")

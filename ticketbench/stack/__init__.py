@@ -1,5 +1,5 @@
 """The system under test and what surrounds it, as something that can be started, changed and stopped."""
 
-from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers, Stack
+from ticketbench.stack.protocol import Component, Containers, DatabaseAccess, Endpoints, Servers, Stack
 
-__all__ = ["Component", "DatabaseAccess", "Endpoints", "Servers", "Stack"]
+__all__ = ["Component", "Containers", "DatabaseAccess", "Endpoints", "Servers", "Stack"]

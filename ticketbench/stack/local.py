@@ -118,7 +118,7 @@ class LocalStack:
         for server in (store, prometheus, postgres):
             server.await_ready()
         self._file.listens({server.name: server.port for server in (store, prometheus, postgres)})
-        self._data = Data(postgres, store)
+        self._data = Data(postgres.at, store.at)
         self._data.prepare()
         self._target = Target(self._make_folder("app"), self._launcher, log=self._logs / "app.log")
 

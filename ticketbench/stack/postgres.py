@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
-import psycopg
-
+from ticketbench.stack.clients import SUPERUSER, PostgresAt
 from ticketbench.stack.launch import NOBODY, Identity, Launcher, not_root
 from ticketbench.stack.servers import LOOPBACK, Ports, Server, free_port
 
@@ -48,12 +47,38 @@ POSTGRES_SETTINGS: Final[dict[str, str]] = {
 _CRASH: Final = re.compile(rb"^[^\n\[]{10,40} \[\d+\] LOG:  (\S[^\n]*\(PID \d+\) was terminated by signal \d+)", re.M)
 
 
+class CrashWatch:
+    """Reads on in a PostgreSQL's log, where it says that it crashed and is up again: nobody ended it, so it lives."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._read = 0
+        self._crash: str | None = None
+
+    def look(self) -> str | None:
+        """Return what crashed, None while nothing did. Costs a look at the file's size where nothing is new."""
+        if self._crash is None:
+            try:
+                if self._log.stat().st_size > self._read:
+                    with self._log.open("rb") as file:
+                        file.seek(self._read)
+                        new = file.read()
+                    whole = new.rfind(b"\n") + 1
+                    self._read += whole
+                    if (found := _CRASH.search(new[:whole])) is not None:
+                        what = found.group(1).decode(errors="replace")
+                        self._crash = f"{what}, so PostgreSQL cut all connections and recovered"
+            except OSError:  # the folder was removed: whoever needs it will say so
+                return None
+        return self._crash
+
+
 class PostgresServer(Server):
     """PostgreSQL with a superuser ``ticketbench`` and a generated password; :meth:`prepare` comes before the launch."""
 
     name = "postgres"
     title = "PostgreSQL"
-    user: ClassVar[str] = "ticketbench"
+    user: ClassVar[str] = SUPERUSER
 
     def __init__(
         self,
@@ -70,8 +95,7 @@ class PostgresServer(Server):
         self.password = secrets.token_urlsafe(24)
         self._settings = {**POSTGRES_SETTINGS, **(settings or {})}
         self._as = identity
-        self._log_read = 0
-        self._crash: str | None = None
+        self._crash = CrashWatch(log)
 
     def _identity(self) -> Identity:
         if self._as is None:
@@ -123,36 +147,19 @@ class PostgresServer(Server):
 
         When one of its processes crashes, PostgreSQL ends the others, cuts every connection, recovers and is up again.
         """
-        return super().dead() or self._crashed()
-
-    def _crashed(self) -> str | None:
-        """Read on in the log, where it says so. Costs a look at the file's size where nothing is new."""
-        if self._crash is None and self.launched is not None:
-            try:
-                if self.log.stat().st_size > self._log_read:
-                    with self.log.open("rb") as file:
-                        file.seek(self._log_read)
-                        new = file.read()
-                    whole = new.rfind(b"\n") + 1
-                    self._log_read += whole
-                    if (found := _CRASH.search(new[:whole])) is not None:
-                        what = found.group(1).decode(errors="replace")
-                        self._crash = f"{what}, so PostgreSQL cut all connections and recovered"
-            except OSError:  # the folder was removed: whoever needs it will say so
-                return None
-        return self._crash
+        return super().dead() or (self._crash.look() if self.launched is not None else None)
 
     def dsn(self, database: str = "postgres", user: str | None = None, password: str | None = None) -> str:
         """Return a URL to ``database``, as the superuser unless another user is given. It holds the password."""
-        who = f"{user or self.user}:{password or self.password}"
-        return f"postgresql://{who}@{LOOPBACK}:{self.port}/{database}"
+        return self.at.dsn(database, user, password)
+
+    @property
+    def at(self) -> PostgresAt:
+        """Where it is now."""
+        return PostgresAt(LOOPBACK, self.port, self.password)
 
     def _answers(self) -> bool:
-        try:
-            with psycopg.connect(self.dsn(), connect_timeout=2) as connection:
-                return connection.execute("SELECT 1").fetchone() == (1,)
-        except psycopg.OperationalError:  # refused, or still starting
-            return False
+        return self.at.answers()
 
 
 def _open_to_all(program: Path) -> bool:

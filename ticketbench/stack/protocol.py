@@ -13,12 +13,25 @@ from ticketbench.model import BinaryVersion, Level
 class Component:
     """A part of the stack as the sampler sees it: the root process whose whole tree counts as ``name``.
 
+    One that is a container is here as well where its processes can be seen from this machine (:class:`Containers`).
     One that is not ``ours`` (somebody else's system) is measured, and otherwise left alone.
     """
 
     name: str
     pid: int
     ours: bool = True
+
+
+@dataclass(frozen=True)
+class Containers:
+    """Components that are containers: the engine's socket and API version, and each one's container by name.
+
+    A container need not be there yet: k6's and the target's come and go. The sampler has their figures from the engine.
+    """
+
+    socket: str
+    api: str
+    names: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Servers:
     prometheus_url: str
     access: DatabaseAccess | None
     components: tuple[Component, ...]
+    containers: Containers | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,8 @@ class Endpoints:
     its log file.
     ``access`` None: there is no ledger to read. ``addresses``, ``headers`` and ``source`` are those of a system that is
     somebody else's: where k6 may go, what it sends along, and the Prometheus that holds the system's own series.
+    ``base_url`` is the target as k6 reaches it. ``packages`` are the versions that the target runs on, None where they
+    are the ones installed here.
     """
 
     base_url: str
@@ -68,6 +84,7 @@ class Endpoints:
     addresses: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: SeriesSource | None = None
+    packages: Mapping[str, str] | None = None
 
     @property
     def own_access(self) -> DatabaseAccess:

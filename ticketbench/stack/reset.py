@@ -13,10 +13,9 @@ from psycopg import sql
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Level
+from ticketbench.stack.clients import PostgresAt, RedisAt
 from ticketbench.stack.patience import patience
-from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.process import remedy
-from ticketbench.stack.servers import RedisServer
 
 DATABASE: Final = "tickets"
 # The target is no superuser, so that PostgreSQL's reserved connections are kept from it.
@@ -39,11 +38,15 @@ REDIS_SHOWN: Final = ("maxmemory", "maxmemory-policy", "save", "appendonly", "io
 
 
 class Data:
-    """The data of a stack: its database, the templates it is copied from, and Redis."""
+    """The data of a stack: its database, the templates it is copied from, and Redis.
 
-    def __init__(self, postgres: PostgresServer, store: RedisServer) -> None:
+    ``inside`` is PostgreSQL as the target reaches it, where that is another address than ours.
+    """
+
+    def __init__(self, postgres: PostgresAt, store: RedisAt, inside: PostgresAt | None = None) -> None:
         self._postgres = postgres
         self._store = store
+        self._inside = inside or postgres
         self._password = secrets.token_urlsafe(24)
         self._templates: set[str] = set()
 
@@ -54,15 +57,17 @@ class Data:
 
     def target_dsn(self, database: str = DATABASE) -> str:
         """Return the target's own URL of a database."""
-        return self._postgres.dsn(database, user=ROLE, password=self._password)
+        return self._inside.dsn(database, user=ROLE, password=self._password)
 
     def prepare(self) -> None:
-        """Make the target's role. Raises EnvironmentFailure."""
+        """Make the target's role, or give the one that is there a new password. Raises EnvironmentFailure."""
         with self._administering() as connection:
+            there = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ROLE,)).fetchone()
+            words = sql.SQL("ALTER ROLE" if there else "CREATE ROLE")
             connection.execute(
-                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(ROLE), sql.Literal(self._password))
+                sql.SQL("{} {} LOGIN PASSWORD {}").format(words, sql.Identifier(ROLE), sql.Literal(self._password))
             )
-            connection.execute("CREATE EXTENSION pg_stat_statements")
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
     def reset(self, seed: Mapping[str, Level], fill: Callable[[str], None]) -> None:
         """Make database and Redis anew as ``seed`` says; the target must not run.

@@ -13,14 +13,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import httpx
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
+from ticketbench.stack.clients import ANSWER_TIMEOUT_S, PrometheusAt, RedisAt
 from ticketbench.stack.launch import OURSELVES, Identity, Launched, Launcher, base_environment
 from ticketbench.stack.process import ENDING, await_end, descendants, exit_text, go_on, last_lines, remedy
 
@@ -29,7 +28,6 @@ PORT_ATTEMPTS: Final = 5
 # Measured: 0.2 s. A machine that is a hundred times slower cannot be measured on.
 READY_TIMEOUT_S: Final = 30.0
 READY_POLL_S: Final = 0.02
-ANSWER_TIMEOUT_S: Final = 1.0
 BUSY: Final = "address already in use"
 
 # Wherever it runs; what is not named here is the default.
@@ -197,34 +195,21 @@ class RedisServer(Server):
         return [str(self.program), str(config)]
 
     @property
+    def at(self) -> RedisAt:
+        """Where it is now."""
+        return RedisAt(LOOPBACK, self.port, self.password)
+
+    @property
     def url(self) -> str:
         """The URL of database 0. It holds the password."""
-        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+        return self.at.url
 
     def client(self) -> redis.Redis:
         """Return a client; the caller closes it."""
-        return redis.Redis(
-            host=LOOPBACK,
-            port=self.port,
-            password=self.password,
-            socket_timeout=5,
-            socket_connect_timeout=5,
-            retry=Retry(NoBackoff(), 0),  # whoever waits does so with a deadline of its own
-        )
+        return self.at.client()
 
     def _answers(self) -> bool:
-        # short, because a stranger that took the port may accept and never answer
-        with redis.Redis(
-            host=LOOPBACK,
-            port=self.port,
-            password=self.password,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        ) as client:
-            try:
-                return bool(client.ping())
-            except (redis.ConnectionError, redis.TimeoutError):  # also: another server's password refused
-                return False
+        return self.at.answers()
 
 
 class PrometheusServer(Server):
@@ -238,9 +223,14 @@ class PrometheusServer(Server):
         self._targets: tuple[str, ...] = ()
 
     @property
+    def at(self) -> PrometheusAt:
+        """Where it is now."""
+        return PrometheusAt(LOOPBACK, self.port)
+
+    @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return self.at.url
 
     def _write_config(self) -> Path:
         config = self.folder / "prometheus.yml"
@@ -288,18 +278,12 @@ class PrometheusServer(Server):
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of each series that ``expression`` yields now. Raises EnvironmentFailure."""
-        try:
-            answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10)
-            answer.raise_for_status()
-            result: list[dict[str, Any]] = answer.json()["data"]["result"]
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise EnvironmentFailure(f"Prometheus does not answer {expression!r}: {error}") from error
-        return [(series["metric"], float(series["value"][1])) for series in result]
+        return self.at.query(expression)
 
     def _answers(self) -> bool:
+        if not self.at.answers():
+            return False
         try:
-            if httpx.get(f"{self.url}/-/ready", timeout=ANSWER_TIMEOUT_S).status_code != httpx.codes.OK:
-                return False
             # another Prometheus may have taken the port: ours tells our folder
             info = httpx.get(f"{self.url}/api/v1/status/runtimeinfo", timeout=ANSWER_TIMEOUT_S)
             return bool(info.json()["data"]["CWD"] == str(self.folder.resolve()))

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -59,12 +59,21 @@ class Access(Record):
     redis_url: str
 
 
-class StackState(Record):
-    """One stack as its file says. ``starting`` is the component whose start was begun and not yet written down.
+class ContainerState(Record):
+    """A container of a stack: the component that it is, and what the engine says it does (running, exited, ...)."""
 
+    component: str
+    state: str
+
+
+class StackState(Record):
+    """One stack as its file says, or the labels of its containers.
+
+    ``starting`` is the component whose start was begun and not yet written down.
     ``folders`` lie elsewhere and go with the stack, as do ``groups``, the control groups that limit a component.
     ``owner`` is the ticketbench that started it, None where its file is lost. Processes count only within the boot that
-    ``boot`` names.
+    ``boot`` names. ``engine`` is the socket of the Docker engine where the stack is one of containers; these are asked
+    for, never written down.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -79,6 +88,8 @@ class StackState(Record):
     folders: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     access: Access | None = None
+    engine: str = ""
+    containers: tuple[ContainerState, ...] = ()
 
     @property
     def in_use(self) -> bool:
@@ -105,7 +116,9 @@ class StackState(Record):
                     "state": "running" if item.component in living else "dead",
                 }
                 for item in self.processes
-            },
+            }
+            | {item.component: {"state": item.state} for item in self.containers},
+            "engine": self.engine,
             "access": self.access.model_dump() if self.access is not None else None,
         }
 
@@ -113,10 +126,11 @@ class StackState(Record):
         """Return the same as lines of text."""
         living = {item.component for item in self.alive()}
         use = "in use" if self.in_use else "kept" if self.keep else "left behind"
-        parts = ", ".join(
-            f"{item.component} {'running' if item.component in living else 'dead'}" for item in self.processes
-        )
-        lines = [f"{self.stack_id}: {use}; {parts or 'no processes'}"]
+        parts = [f"{item.component} {'running' if item.component in living else 'dead'}" for item in self.processes]
+        parts += [f"{item.component} {item.state}" for item in self.containers]
+        nothing = "no containers" if self.engine else "no processes"
+        where = ", in Docker" if self.engine else ""
+        lines = [f"{self.stack_id}: {use}{where}; {', '.join(parts) or nothing}"]
         if self.access is not None:
             lines += [
                 f"  sale        {self.access.base_url}",
@@ -194,6 +208,10 @@ class StateFile:
         """Write down a control group that goes with the stack."""
         self._change(groups=(*self.state.groups, str(folder)))
 
+    def in_engine(self, socket: str) -> None:
+        """Write down that this stack is one of containers, before the first of them is made."""
+        self._change(engine=socket)
+
     def reachable(self, access: Access) -> None:
         """Write down where a stack that is kept can be reached."""
         self._change(access=access)
@@ -244,21 +262,28 @@ def read(folder: Path) -> StackState:
 
 
 def remove(state: StackState) -> None:
-    """End every process of a stack and remove its data. It is the caller's to spare one that is in use.
+    """End every process or container of a stack and remove its data. It is the caller's to spare one that is in use.
 
     Signals that ask us to end are held back until it is done, 30 s at most. Idempotent. Raises EnvironmentFailure where
     something cannot be ended (another user's) or removed.
     """
     with interrupts.deferred():
+        if state.engine:
+            from ticketbench.stack.containers import found  # heavy: the Docker SDK
+
+            found.remove(state.stack_id)
         end_processes(state)
         _remove_groups(state)
         for folder in (*map(Path, state.folders), folder_of(state.stack_id)):
             _remove_folder(folder)
 
 
-def take_down_leftovers(emit: Emit) -> None:
-    """Remove the stacks of runs that were killed, and say so. One that cannot be removed is no reason not to start."""
-    for state in running():
+def take_down_leftovers(emit: Emit, more: Sequence[StackState] = ()) -> None:
+    """Remove the stacks of runs that were killed, and say so. One that cannot be removed is no reason not to start.
+
+    ``more`` are stacks that are known otherwise than by their files.
+    """
+    for state in (*running(), *more):
         if not state.in_use and not state.keep:
             # `ticketbench down` will tell what is wrong with it
             with contextlib.suppress(EnvironmentFailure):

@@ -13,9 +13,10 @@ import httpx
 import ticketbench
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Level
+from ticketbench.stack.clients import ANSWER_TIMEOUT_S
 from ticketbench.stack.launch import Launched, Launcher
 from ticketbench.stack.process import exit_text, last_lines
-from ticketbench.stack.servers import ANSWER_TIMEOUT_S, BUSY, LOOPBACK, READY_POLL_S, end
+from ticketbench.stack.servers import BUSY, LOOPBACK, READY_POLL_S, end
 
 # Linux cuts it to net.core.somaxconn, 4096 unless changed: a spike should queue, not be refused.
 BACKLOG: Final = 4096

@@ -1,0 +1,1 @@
+"""The system under test as containers, through the Docker SDK. Imported only where such a stack is wanted."""

@@ -1,0 +1,147 @@
+"""The Docker engine, through its SDK: connected to, asked what it can do, and its refusals put into words.
+
+The SDK is imported here and nowhere above, when a stack of containers is really wanted: it takes 0.14 s of CPU.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from ticketbench import docker_socket
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.stack.process import DISK_FULL
+
+# Docker 20.10, of December 2020: the first that tells a container's figures without waiting for a second ("one-shot").
+OLDEST_API: Final = (1, 41)
+OLDEST_ENGINE: Final = "20.10"
+# Making and starting a container takes 0.5 s; on a machine whose disk is busy some seconds.
+PATIENCE_S: Final = 60
+_TAKEN: Final = re.compile(r"port is already allocated|address already in use")
+_IN_USE: Final = re.compile(r'(?:container )?name "/?([^"]+)" is already in use')
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that answered. ``api`` is the version that it is spoken to in.
+
+    ``limits_cpu``, ``limits_memory`` and ``pins`` tell what its kernel lets it hold a container to.
+    """
+
+    client: docker.DockerClient = field(repr=False)
+    socket: str
+    version: str
+    api: str
+    limits_cpu: bool
+    limits_memory: bool
+    pins: bool
+
+    def another_client(self) -> docker.DockerClient:
+        """Return a client of its own for a thread: one client's connections are not to be shared by several."""
+        return client_at(self.socket, self.api)
+
+
+def client_at(socket: str, api: str) -> docker.DockerClient:
+    """Return a client for the engine at ``socket``; nothing is asked of it yet."""
+    return docker.DockerClient(base_url=f"{docker_socket.UNIX}{socket}", version=api, timeout=PATIENCE_S)
+
+
+def connect() -> Engine:
+    """Return the engine of this machine.
+
+    Raises EnvironmentFailure: there is none, it may not be used, it is a remote one or too old.
+    """
+    path = docker_socket.find()
+    docker_socket.reach(path)
+    with spoken("tell its version"):
+        client = docker.DockerClient(base_url=f"{docker_socket.UNIX}{path}", version="auto", timeout=PATIENCE_S)
+        told: dict[str, Any] = client.version()
+        about: dict[str, Any] = client.info()
+    require_api(str(told.get("Version", "")), str(told.get("ApiVersion", "")))
+    return Engine(
+        client=client,
+        socket=path,
+        version=str(told["Version"]),
+        api=str(client.api.api_version),
+        limits_cpu=bool(about.get("CpuCfsQuota", True)),
+        limits_memory=bool(about.get("MemoryLimit", True)),
+        pins=bool(about.get("CPUSet", True)),
+    )
+
+
+def require_api(version: str, api: str) -> None:
+    """Raise EnvironmentFailure where an engine of this ``version`` speaks no ``api`` that has what is needed."""
+    try:
+        major, minor = (int(part) for part in api.split(".", 1))
+    except ValueError:
+        raise EnvironmentFailure(
+            f"what listens at the Docker socket does not tell its API version ({api!r})", docker_socket.LOCAL_HINT
+        ) from None
+    if (major, minor) < OLDEST_API:
+        needed = ".".join(map(str, OLDEST_API))
+        raise EnvironmentFailure(
+            f"Docker {version} is too old: it speaks API {api}, and API {needed} is needed (Docker {OLDEST_ENGINE})",
+            f"install Docker {OLDEST_ENGINE} or later, or use --stack local",
+        )
+
+
+def here(container_id: str, pid: int) -> bool:
+    """Tell whether a container's first process is the one that has this ``pid`` on this machine.
+
+    It is not where the engine runs in a machine of its own (Docker Desktop), or ticketbench in a container.
+    """
+    try:
+        return pid > 0 and container_id in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def spoken(doing: str) -> Iterator[None]:
+    """Turn the engine's refusal within the block, or its silence, into EnvironmentFailure.
+
+    ``doing`` completes "the Docker engine cannot ...".
+    """
+    try:
+        yield
+    except (DockerException, requests.RequestException) as error:
+        raise failure(doing, error) from error
+
+
+def failure(doing: str, error: Exception) -> EnvironmentFailure:
+    """Return what to tell of an engine that refused what it was to be ``doing``."""
+    if isinstance(error, requests.Timeout):
+        return EnvironmentFailure(
+            f"the Docker engine did not {doing} within {PATIENCE_S} s", "its log says why (journalctl -u docker)"
+        )
+    if isinstance(error, requests.ConnectionError):
+        return EnvironmentFailure(
+            f"the Docker engine went away when it was to {doing}", "its log says why (journalctl -u docker)"
+        )
+    said = " ".join(str(error.explanation if isinstance(error, APIError) and error.explanation else error).split())
+    return EnvironmentFailure(f"the Docker engine cannot {doing}: {said[:600]}", advice(said))
+
+
+def advice(said: str) -> str:
+    """Return what to do about an engine that said this; empty where its own words are all there is."""
+    words = said.lower()
+    if any(cause in words for cause in DISK_FULL):
+        return "the disk of the Docker engine is full: `docker system df` tells what takes the room, prune some of it"
+    if _TAKEN.search(words):
+        return "another program took the port between two moments: try again"
+    if match := _IN_USE.search(said):
+        return f"{match.group(1)} is not ticketbench's and is left alone: rename or remove it"
+    if "permission denied" in words:
+        return "look at the engine's rights: group docker, AppArmor, SELinux"
+    return ""
+
+
+__all__ = [
+    "APIError", "DockerException", "Engine", "ImageNotFound", "NotFound", "client_at", "connect", "here", "spoken",
+]  # fmt: skip

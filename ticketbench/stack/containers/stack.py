@@ -1,0 +1,372 @@
+"""The Docker stack: the sale, PostgreSQL, Redis, Prometheus and k6 as containers of this machine's engine."""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+import ticketbench
+from ticketbench import factors, interrupts
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.events import Emit, ignore
+from ticketbench.model import BinaryVersion, Level
+from ticketbench.stack.clients import ANSWER_TIMEOUT_S, PostgresAt, PrometheusAt, RedisAt
+from ticketbench.stack.compose import Compose
+from ticketbench.stack.containers import found
+from ticketbench.stack.containers.bodies import Belonging, Changes
+from ticketbench.stack.containers.engine import Engine
+from ticketbench.stack.containers.images import Image, packages
+from ticketbench.stack.containers.k6 import API_PORT, Place
+from ticketbench.stack.containers.limits import Limits, memory_bytes
+from ticketbench.stack.containers.project import Container, Project, remove_all
+from ticketbench.stack.containers.watch import ContainerWatch, limit_text
+from ticketbench.stack.postgres import CrashWatch
+from ticketbench.stack.process import boot_id
+from ticketbench.stack.protocol import Component, Containers, DatabaseAccess, Endpoints, Servers
+from ticketbench.stack.reset import Data
+from ticketbench.stack.state import Access, StackState, StateFile, remove, running, take_down_leftovers
+
+LOOPBACK: Final = "127.0.0.1"
+SERVERS: Final = ("postgres", "redis", "prometheus")
+# All that a run needs; what else the file describes is for playing with by hand.
+SERVICES: Final = (*SERVERS, "app", "seed", "k6")
+APP_PORT: Final = 8000
+FIRST_METRICS_PORT: Final = 9101
+POSTGRES_PORT: Final = 5432
+REDIS_PORT: Final = 6379
+PROMETHEUS_PORT: Final = 9090
+READY_TIMEOUT_S: Final = 60.0
+SCRAPE_TIMEOUT_S: Final = 30.0
+SEED_TIMEOUT_S: Final = 300
+# Asking costs the engine's proxy a connection each time; a start takes 1 s.
+POLL_S: Final = 0.05
+
+
+def versions(images: Mapping[str, Image]) -> tuple[BinaryVersion, ...]:
+    """Return what a run's record says of its images."""
+    return tuple(images[name].version() for name in ("k6", *SERVERS, "app"))
+
+
+def variables(environ: Mapping[str, str], workers: int, stack_id: str) -> dict[str, str]:
+    """Return what compose.yaml's variables stand for in a stack: those of ``environ``, and passwords of its own."""
+    targets = ",".join(f"app:{FIRST_METRICS_PORT + number}" for number in range(workers))
+    return {
+        **environ,
+        "TICKETBENCH_PASSWORD_POSTGRES": secrets.token_urlsafe(24),
+        "TICKETBENCH_PASSWORD_REDIS": secrets.token_urlsafe(24),
+        "TICKETBENCH_PASSWORD_SALE": secrets.token_urlsafe(24),
+        "TICKETBENCH_METRICS_TARGETS": targets,
+        "TICKETBENCH_STACK_LABEL": stack_id,
+    }
+
+
+class DockerStack:
+    """A stack of containers; implements :class:`ticketbench.stack.Stack`.
+
+    ``describe`` gives compose.yaml with these variables put in; ``images`` are those of all SERVICES. ``k6`` is a k6 of
+    this machine, which packs scripts. All that is made carries the stack's label, and goes with it.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        engine: Engine,
+        images: Mapping[str, Image],
+        k6: Path,
+        describe: Callable[[Mapping[str, str]], Compose],
+        emit: Emit = ignore,
+        *,
+        keep: bool = False,
+        most_workers: int = 1,
+    ) -> None:
+        self._engine = engine
+        self._images = images
+        self._k6 = k6
+        self._emit = emit
+        self._keep = keep
+        self._most_workers = most_workers
+        self._file = StateFile(run_id, keep=keep)
+        state = self._file.state
+        self._told = variables(os.environ, most_workers, state.stack_id)
+        self._logs = self._file.folder / "logs"
+        belonging = Belonging(
+            stack_id=state.stack_id,
+            run_id=run_id,
+            owner=found.owner_text(boot_id(), state.owner),
+            created=state.created,
+            keep=keep,
+        )
+        self._compose = describe(self._told)
+        self._project = Project(engine, self._compose, belonging, self._logs)
+        self._limits = Limits(engine, self._project)
+        self._containers: dict[str, Container] = {}
+        self._watch: ContainerWatch | None = None
+        self._crash = CrashWatch(self._project.log("postgres"))
+        self._data: Data | None = None
+
+    @property
+    def stack_id(self) -> str:
+        """The id that labels all containers of this stack and names its folder."""
+        return self._file.state.stack_id
+
+    @property
+    def project(self) -> str:
+        """The name for `docker compose -p`."""
+        return self._project.belonging.project
+
+    def start(self) -> Servers:
+        """Bring up the servers, 3 s. What earlier runs left behind is taken down first.
+
+        Raises EnvironmentFailure, with everything stopped again, as after any other exception.
+        """
+        try:
+            take_down_leftovers(self._emit, self._leftovers())
+            self._file.create()
+            self._file.in_engine(self._engine.socket)
+            self._logs.mkdir()
+            self._start_servers()
+        except BaseException:
+            self.stop()
+            raise
+        prometheus = self._prometheus()
+        names = {name: self._project.belonging.container(name) for name in (*SERVERS, "app", "k6")}
+        return Servers(
+            prometheus_url=prometheus.url,
+            access=self._access(),
+            components=self._components(),
+            containers=Containers(socket=self._engine.socket, api=self._engine.api, names=names),
+        )
+
+    def _leftovers(self) -> tuple[StackState, ...]:
+        """Return what is on the engine and in no file: of a ticketbench whose state folder is gone."""
+        written = {state.stack_id for state in running()}
+        return tuple(state for state in found.stacks(self._engine) if state.stack_id not in written)
+
+    def _start_servers(self) -> None:
+        self._watch = ContainerWatch(self._engine, self.stack_id)
+        self._project.lay(self._compose.volumes)
+        with interrupts.deferred(), ThreadPoolExecutor(len(SERVERS)) as pool:  # each takes the engine 0.5 s
+            list(pool.map(self._start, SERVERS))
+        postgres, store, prometheus = self._postgres(), self._redis(), self._prometheus()
+        self._await("postgres", "PostgreSQL", postgres.answers)
+        self._await("redis", "Redis", store.answers)
+        self._await("prometheus", "Prometheus", prometheus.answers)
+        inside = PostgresAt("postgres", POSTGRES_PORT, postgres.password)
+        self._data = Data(postgres, store, inside)
+        self._data.prepare()
+
+    def _start(self, name: str, changes: Changes | None = None) -> Container:
+        container = self._project.start(name, self._images[name].id, changes)
+        self._containers[name] = container
+        return container
+
+    def _await(self, name: str, title: str, answers: Callable[[], bool]) -> None:
+        """Return when a service answers. Raises EnvironmentFailure with its state and its last log lines."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not answers():
+            if (why := self._fate(name)) is not None:
+                raise EnvironmentFailure(f"{title} ended while starting: {why}")
+            if time.monotonic() > deadline:
+                raise EnvironmentFailure(
+                    f"{title} gave no answer within {READY_TIMEOUT_S:g} s; its log ends: "
+                    f"{self._project.last_lines(name)}",
+                    "is the machine overloaded? look at it and try again",
+                )
+            time.sleep(POLL_S)
+
+    def _fate(self, name: str) -> str | None:
+        container = self._containers.get(name)
+        fate = self._watch.fate(container.id) if container is not None and self._watch is not None else None
+        if fate is None:
+            return self._crash.look() if name == "postgres" and container is not None else None
+        self._project.drain(name)
+        if "memory" in fate:
+            fate += f" ({limit_text(self._limits.memory_bytes(name))})"
+        return f"{fate}; its log ends: {self._project.last_lines(name, 2)}"
+
+    # --- addresses ----------------------------------------------------------------------------------------------------
+
+    def _port(self, name: str, inside: int) -> int:
+        container = self._containers.get(name)
+        if container is None:
+            raise RuntimeError(f"{name} is not started")
+        return container.ports[inside]
+
+    def _postgres(self) -> PostgresAt:
+        return PostgresAt(LOOPBACK, self._port("postgres", POSTGRES_PORT), self._told["TICKETBENCH_PASSWORD_POSTGRES"])
+
+    def _redis(self) -> RedisAt:
+        return RedisAt(LOOPBACK, self._port("redis", REDIS_PORT), self._told["TICKETBENCH_PASSWORD_REDIS"])
+
+    def _prometheus(self) -> PrometheusAt:
+        return PrometheusAt(LOOPBACK, self._port("prometheus", PROMETHEUS_PORT))
+
+    def _seeded(self) -> Data:
+        if self._data is None:
+            raise RuntimeError("the stack is not started")
+        return self._data
+
+    def _access(self) -> DatabaseAccess:
+        return DatabaseAccess(postgres_dsn=self._seeded().superuser_dsn, redis_url=self._redis().url)
+
+    def _components(self) -> tuple[Component, ...]:
+        return tuple(Component(name, it.pid) for name, it in self._containers.items() if it.pid is not None)
+
+    # --- a variant ----------------------------------------------------------------------------------------------------
+
+    def apply(self, levels: Mapping[str, Level]) -> Endpoints:
+        """Reset all data and make the target anew with ``levels``, 3 s; return when it can sell and is being scraped.
+
+        Raises EnvironmentFailure: a container ended, the sale does not start, the engine refuses. The stack is still to
+        be stopped then.
+        """
+        workers = int(levels.get("workers", 1))
+        if workers > self._most_workers:
+            raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
+        self._remove_target()
+        self._fail_if_dead()
+        self._limits.lift(self._containers)  # the reset is nobody's measurement, and need not be slow
+        data = self._seeded()
+        seed = factors.of_scope(levels, "data")
+        data.reset(seed, lambda url: self._fill(seed, url))
+        environment = {**factors.of_scope(levels, "app"), **seed}
+        metrics_ports = tuple(FIRST_METRICS_PORT + number for number in range(workers))
+        began_s = time.time()
+        memory = memory_bytes(levels, "app")
+        self._limits.made_with("app", memory or 0)
+        self._start(
+            "app",
+            Changes(
+                environment=_environment(environment, data.target_dsn()),
+                ports=(*metrics_ports, API_PORT),
+                memory_bytes=memory,
+            ),
+        )
+        settings = data.settings()
+        base_url = f"http://{LOOPBACK}:{self._port('app', APP_PORT)}"
+        self._await("app", "the sale", lambda: _ready(base_url))
+        self._await_scrapes({f"app:{port}" for port in metrics_ports}, began_s)
+        # last of all: its start is not measured either
+        self._limits.apply(levels, self._containers)
+        if self._keep:
+            self._tell_where(base_url)
+        return Endpoints(
+            base_url=f"http://{LOOPBACK}:{APP_PORT}",  # as k6 sees it, which shares the target's network
+            prometheus_url=self._prometheus().url,
+            access=self._access(),
+            components=self._components(),
+            app_metrics=tuple(f"{LOOPBACK}:{self._port('app', port)}" for port in metrics_ports),
+            k6_command=self._k6_command(levels),
+            binaries=versions(self._images),
+            settings=settings,
+            packages=packages(self._compose),
+            logs={name: self._project.log(name) for name in ("app", *SERVERS)},
+            dead=self.dead,
+        )
+
+    def _remove_target(self) -> None:
+        container = self._containers.pop("app", None)
+        # k6's: a trial that was broken off hard may have left it
+        self._project.remove([self._project.belonging.container("k6"), *([container.id] if container else [])])
+
+    def _fill(self, seed: Mapping[str, Level], url: str) -> None:
+        changes = Changes(command=("init-db",), environment=_environment(seed, url), once=True)
+        self._project.run("seed", self._images["seed"].id, changes, SEED_TIMEOUT_S)
+
+    def _await_scrapes(self, wanted: set[str], since_s: float) -> None:
+        """Wait until each worker, and nobody else, was scraped with success after ``since_s``."""
+        prometheus = self._prometheus()
+        deadline = time.monotonic() + SCRAPE_TIMEOUT_S
+        while True:
+            scraped = {
+                labels["instance"]
+                for labels, at_s in prometheus.query('timestamp(up{job="app"} == 1)')
+                if at_s > since_s or labels["instance"] not in wanted
+            }
+            if scraped == wanted:
+                return
+            if (why := self._fate("app")) is not None:
+                raise EnvironmentFailure(f"the sale ended while starting: {why}")
+            if time.monotonic() > deadline:
+                missing = ", ".join(sorted(wanted - scraped)) or "nothing"
+                raise EnvironmentFailure(
+                    f"Prometheus does not scrape the sale's workers within {SCRAPE_TIMEOUT_S:g} s (missing: {missing})",
+                    "is the machine overloaded? look at it and try again",
+                )
+            time.sleep(POLL_S)
+
+    def _k6_command(self, levels: Mapping[str, Level]) -> tuple[str, ...]:
+        changes = Changes(network_of=self._containers["app"].id, cpuset=self._limits.generator_cpuset(levels))
+        place = Place(
+            socket=self._engine.socket,
+            api=self._engine.api,
+            name=self._project.belonging.container("k6"),
+            body=self._project.body("k6", self._images["k6"].id, changes),
+            api_port=self._port("app", API_PORT),
+            k6=str(self._k6),
+            prometheus_url=f"http://prometheus:{PROMETHEUS_PORT}",
+        )
+        # as whoever runs now was found, also from a checkout; -P: never from the folder that the user happens to be in
+        package_parent = str(Path(ticketbench.__file__).resolve().parent.parent)
+        return (
+            "env", f"PYTHONPATH={package_parent}",
+            sys.executable, "-P", "-m", "ticketbench.stack.containers.k6", place.text(),
+        )  # fmt: skip
+
+    def _tell_where(self, base_url: str) -> None:
+        access = self._access()
+        self._file.reachable(
+            Access(
+                base_url=base_url,
+                prometheus_url=self._prometheus().url,
+                postgres_dsn=access.postgres_dsn,
+                redis_url=access.redis_url,
+            )
+        )
+
+    # --- health and end -----------------------------------------------------------------------------------------------
+
+    def _fail_if_dead(self) -> None:
+        died = {name: why for name, why in self.dead().items() if name != "app"}
+        if died:
+            raise EnvironmentFailure("; ".join(f"{name} died: {why}" for name, why in died.items()))
+
+    def dead(self) -> dict[str, str]:
+        """Return the components that should run and do not, each with how it ended and its last log lines."""
+        found_dead = {name: self._fate(name) for name in tuple(self._containers)}
+        return {name: why for name, why in found_dead.items() if why is not None}
+
+    def stop(self) -> None:
+        """Remove everything, also of a stack that was to be kept. Idempotent; safe in any state, also half-started.
+
+        SIGINT and SIGTERM are held back until it is done. Raises EnvironmentFailure where something cannot be removed.
+        """
+        with interrupts.deferred():
+            self._containers = {}
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
+            self._limits.release()
+            remove_all(self._engine, self.stack_id)
+            remove(self._file.state.model_copy(update={"engine": ""}))  # its folder: the containers are gone
+
+
+def _environment(levels: Mapping[str, Level], database_url: str) -> dict[str, str]:
+    return {
+        "TARGET_DATABASE_URL": database_url,
+        **{f"TARGET_{name.upper()}": str(level) for name, level in levels.items()},
+    }
+
+
+def _ready(base_url: str) -> bool:
+    try:
+        answer = httpx.get(f"{base_url}/ready", timeout=ANSWER_TIMEOUT_S, trust_env=False)
+    except httpx.TransportError:  # Docker's proxy takes connections before anybody listens behind it
+        return False
+    return answer.status_code == httpx.codes.OK
