@@ -145,4 +145,4 @@ def stack_images(docker: str) -> dict[str, str]:
     built = subprocess.run([script], capture_output=True, text=True)
     if built.returncode != 0:
         without_docker(f"Docker: {present.stderr.strip().splitlines()[-1]}; {built.stderr.strip().splitlines()[-1]}")
-    return given | dict(line.split("=", 1) for line in built.stdout.split())
+    return dict(line.split("=", 1) for line in built.stdout.split()) | given
