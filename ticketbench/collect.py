@@ -139,7 +139,8 @@ def collect(
         )
         add_sampler(
             frame,
-            prometheus.range(f'{{job="{_SAMPLER_JOB}",__name__=~"tb_.+"}}', *span),
+            # phases are for people who look: the trial's record has them
+            prometheus.range(f'{{job="{_SAMPLER_JOB}",__name__=~"tb_.+",__name__!~"tb_trial_.+"}}', *span),
             prometheus.range(f"max(timestamp({_SAMPLER_ALIVE}))", *span),
         )
     said = add_own(frame, source, theirs, end_s) if source is not None else ()

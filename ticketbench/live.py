@@ -20,6 +20,7 @@ from ticketbench.collecting.native import Histogram
 from ticketbench.collecting.prometheus import quoted
 from ticketbench.events import Emit, Figures, Phase, Progress
 from ticketbench.model import Scenario, Schedule, Trial
+from ticketbench.sampling.phases import Slope, offered_at
 
 ASK_EVERY_S: Final = 1.0
 PATIENCE_S: Final = 0.3  # an answer takes 2 to 5 ms; whoever needs longer now is busy with what is measured
@@ -100,10 +101,13 @@ def offered_per_s(schedule: Schedule, at_s: float) -> float | None:
     """
     if not schedule.open_model or at_s < schedule.window_start_s:
         return None
-    return sum(
-        slope.from_per_s + (slope.to_per_s - slope.from_per_s) * (at_s - slope.start_s) / (slope.end_s - slope.start_s)
-        for slope in schedule.offered
-        if slope.start_s <= at_s < slope.end_s
+    return offered_at(slopes(schedule, 0.0), at_s)
+
+
+def slopes(schedule: Schedule, since_s: float) -> tuple[Slope, ...]:
+    """Return the slopes of the offered rate, their times counted from ``since_s`` after the load's start."""
+    return tuple(
+        (slope.start_s - since_s, slope.end_s - since_s, slope.from_per_s, slope.to_per_s) for slope in schedule.offered
     )
 
 

@@ -29,6 +29,7 @@ from ticketbench.model import (
 )
 from ticketbench.others import OthersWatch
 from ticketbench.sampler_process import SamplerProcess
+from ticketbench.sampling.phases import LoadPhase
 from ticketbench.stack import Endpoints, Stack
 from ticketbench.stack.idle import idle
 from ticketbench.watch import SCRAPED_WITHIN_S, TrialWatch
@@ -177,6 +178,7 @@ def _load(this: Run, measured: Measured) -> None:
     plan, trial = this.plan, measured.trial
     endpoints, sampler, watch = _there(measured.endpoints), _there(this.sampler), _there(measured.watch)
     schedule = plan.schedules[trial.variant]
+    label = _trial_label(this, trial)
 
     def on_start(pid: int) -> None:
         sampler.watch("k6", pid)
@@ -185,6 +187,8 @@ def _load(this: Run, measured: Measured) -> None:
     def on_phase(name: str, planned_s: float | None) -> None:
         if name == "window":
             watch.window_begins()
+        offered = live.slopes(schedule, schedule.window_start_s) if name == "window" else ()
+        sampler.phase(LoadPhase(label, trial.variant, name, plan.scenario.goal, offered))
         follow.on_phase(name, planned_s)
 
     def on_acks(acks: Iterator[Ack]) -> None:
@@ -197,7 +201,7 @@ def _load(this: Run, measured: Measured) -> None:
         env=scenario.load_env(plan.variant(trial.variant).levels),
         base_url=endpoints.base_url,
         prometheus_url=endpoints.prometheus_url,
-        trial_id=_trial_label(this, trial),
+        trial_id=label,
         # Each repetition draws other arrivals; all variants of a block meet the same ones.
         seed=plan.seed * 1000 + trial.repetition,
         folder=this.directory.logs_dir(trial.id),
@@ -206,9 +210,7 @@ def _load(this: Run, measured: Measured) -> None:
         addresses=endpoints.addresses,
         headers=endpoints.headers,
     )
-    follow = live.LiveLoad(
-        endpoints.prometheus_url, execution.trial_id, plan.scenario, schedule, trial, len(plan.trials), this.emit
-    )
+    follow = live.LiveLoad(endpoints.prometheus_url, label, plan.scenario, schedule, trial, len(plan.trials), this.emit)
     try:
         with watch, follow:
             outcome = load.run_load(
@@ -222,6 +224,8 @@ def _load(this: Run, measured: Measured) -> None:
     except load.LoadInterrupted as interrupt:
         measured.outcome = interrupt.outcome
         raise
+    finally:
+        sampler.phase(None)
     measured.outcome = outcome
     if outcome.aborted and outcome.result is not None and outcome.result.exit_code in k6.EXITS_OF_A_SCRIPT:
         raise ScriptFailure(outcome.aborted, "`ticketbench scenarios check` reads the script without running it")

@@ -8,6 +8,7 @@ The first line of stdin is its configuration as JSON: ``{"prometheus_url", "post
 in this way only, so no process list shows them. Further lines are commands: ``{"watch": {"component": "k6", "pid":
 123}}`` gives a component a new root process, ``{"unwatch": "k6"}`` takes it away. The end of stdin ends the sampler, so
 it cannot outlive who started it.
+``{"phase": ...}`` says what the load is at (``sampling/phases.py``).
 
 stdout gets one line, ``{"ready": true}``, once PostgreSQL and Redis answer and a first push was taken. stderr gets one
 JSON line for each trouble: ``{"error": ..., "source": ...}`` when a source stops answering, ``{"recovered": ...}`` when
@@ -37,6 +38,7 @@ from ticketbench.sampling.clock import Time, every
 from ticketbench.sampling.containers import Containers, Told
 from ticketbench.sampling.counters import Counters
 from ticketbench.sampling.host import Host
+from ticketbench.sampling.phases import Phases
 from ticketbench.sampling.postgres import Postgres
 from ticketbench.sampling.push import Outbox, Rejected, Sample
 from ticketbench.sampling.redis_info import RedisInfo
@@ -186,6 +188,7 @@ class Sampler:
         self._host = Host()
         self._throttling = Throttling()
         self._time = Time(_PERIOD_S)
+        self.phases = Phases()
         self._waits_done = 0
         self._threads: list[threading.Thread] = []
 
@@ -229,6 +232,7 @@ class Sampler:
             thread.join(max(0.0, deadline - time.monotonic()))
         hanging = {thread.name for thread in self._threads if thread.is_alive()}
         if self._push.__name__ not in hanging:
+            self._outbox.put(self.phases.end())
             self._push()
             self._outbox.close()
         if self._postgres is not None and self._waits.__name__ not in hanging:
@@ -260,7 +264,7 @@ class Sampler:
         unseen_s = self._containers.unseen_s if self._containers is not None else 0.0
         self._host.tick(self._trees.cpu_s.sum() + unseen_s)
         self._health.ticked("proc")
-        self._outbox.put(self._proc_samples())
+        self._outbox.put([*self._proc_samples(), *self.phases.samples()])
 
     def _proc_samples(self) -> Iterator[Sample]:
         for name, cpu_s in self._trees.cpu_s.items():
@@ -334,7 +338,8 @@ class Sampler:
 def _listen(sampler: Sampler) -> None:
     for line in sys.stdin:
         try:
-            sampler.command(parse_command(line))
+            if not sampler.phases.take(line):
+                sampler.command(parse_command(line))
         except ValueError as error:
             tell(error=str(error), source="stdin")
 

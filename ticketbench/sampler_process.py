@@ -16,6 +16,7 @@ from typing import IO, Any, Final, Self
 
 from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure
+from ticketbench.sampling import phases
 from ticketbench.stack.protocol import Component, Containers, DatabaseAccess
 from ticketbench.stack.stopped import StoppedWatch, failure
 
@@ -117,6 +118,14 @@ class SamplerProcess:
     def unwatch(self, name: str) -> None:
         """Expect no process of component ``name`` until the next :meth:`watch`. Raises EnvironmentFailure."""
         self._send({"unwatch": name})
+
+    def phase(self, phase: phases.LoadPhase | None) -> None:
+        """Have the phase that begins now, or the load's end, shown in Prometheus, about a second later at most.
+
+        It is for people who look; that a sampler has ended is for others to tell.
+        """
+        with contextlib.suppress(EnvironmentFailure):
+            self._send(phases.command(phase))
 
     def stop(self) -> None:
         """End it, with what it has sampled pushed. Idempotent; kills it where it does not end within some seconds."""

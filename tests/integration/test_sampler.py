@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from tests.integration.sampled import Figures, fresh_target, json_lines, root_of, until
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.sampler_process import SamplerProcess
+from ticketbench.sampling.phases import LoadPhase
 from ticketbench.stack.postgres import PostgresServer
 from ticketbench.stack.protocol import Component, DatabaseAccess
 from ticketbench.stack.servers import free_port
@@ -170,6 +171,7 @@ def test_it_dies_with_who_started_it(prometheus_url: str, postgres_dsn: str, red
 import json, os, sys
 from pathlib import Path
 from ticketbench.sampler_process import SamplerProcess
+from ticketbench.sampling.phases import LoadPhase
 from ticketbench.stack.protocol import DatabaseAccess
 url, dsn, redis, log = json.loads(sys.stdin.readline())
 sampler = SamplerProcess.start(url, DatabaseAccess(dsn, redis), [], Path(log))
@@ -223,3 +225,27 @@ def test_what_cannot_be_reached_at_the_start_is_said_without_its_password(
         assert password not in failure.value.message
         assert "secret-word" not in failure.value.message
     assert len(json_lines(log)) == 4
+
+
+def test_the_phases_of_a_load_are_seen_as_long_as_they_hold(
+    prometheus_url: str, postgres_dsn: str, redis_url: str, log: Path
+) -> None:
+    figures = Figures(prometheus_url)
+    sampler = SamplerProcess.start(prometheus_url, DatabaseAccess(postgres_dsn, redis_url), [], log)
+
+    def phases() -> dict[str, float]:
+        found = figures.all("tb_trial_phase")
+        return {labels["phase"]: value for labels, value in found if labels["trial"] == "phases-001"}
+
+    try:
+        sampler.phase(LoadPhase("phases-001", "pool_size=2,cache=on", "warm-up", "purchase"))
+        until(lambda: phases() == {"warm-up": 1.0})
+        sampler.phase(LoadPhase("phases-001", "pool_size=2,cache=on", "window", "purchase", ((0, 3600, 70, 70),)))
+        until(lambda: phases() == {"warm-up": 0.0, "window": 1.0})
+        assert figures.get("tb_trial_offered_per_s", trial="phases-001") == 70
+    finally:
+        sampler.stop()  # in the middle of a phase: it must not seem to go on
+    assert phases() == {"warm-up": 0.0, "window": 0.0}
+    assert figures.get("tb_trial_offered_per_s", trial="phases-001") == 0
+    sampler.phase(None)  # whoever marks a phase need not care that the sampler has ended
+    assert json_lines(log) == []
