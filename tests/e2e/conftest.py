@@ -1,5 +1,6 @@
 """A program of its own for each test, and the proof after each that nothing of it is left."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("whole runs"))
 
 
-@pytest.fixture
-def program() -> Iterator[Program]:
-    """The installed program in an empty folder. Afterwards nothing it started may be alive."""
+@contextlib.contextmanager
+def _alone() -> Iterator[Program]:
     with tempfile.TemporaryDirectory(prefix="ticketbench-e2e-") as name:
         made = Program(Path(name).resolve())
         yield made
@@ -27,3 +27,17 @@ def program() -> Iterator[Program]:
         if left:
             made("down", "--force")
         assert not left, f"still alive after the test: {left}"
+
+
+@pytest.fixture
+def program() -> Iterator[Program]:
+    """The installed program in an empty folder. Afterwards nothing it started may be alive."""
+    with _alone() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_program() -> Iterator[Program]:
+    """The same, for all tests of a file that look at one run."""
+    with _alone() as made:
+        yield made
