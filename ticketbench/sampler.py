@@ -6,9 +6,8 @@ The first line of stdin is its configuration as JSON: ``{"prometheus_url", "post
 [[name, pid], ...], "containers"}``; a DSN or URL that is empty leaves that source out, and ``containers`` is null or
 ``{"socket", "api", "names": {component: container}}``: components whose figures the Docker engine gives. Passwords come
 in this way only, so no process list shows them. Further lines are commands: ``{"watch": {"component": "k6", "pid":
-123}}`` gives a component a new root process, ``{"unwatch": "k6"}`` takes it away. The end of stdin ends the sampler, so
-it cannot outlive who started it.
-``{"phase": ...}`` says what the load is at (``sampling/phases.py``).
+123}}`` gives a component a new root process, ``{"unwatch": "k6"}`` takes it away, ``{"phase": ...}`` says what the load
+is at (``sampling/phases.py``). The end of stdin ends the sampler, so it cannot outlive who started it.
 
 stdout gets one line, ``{"ready": true}``, once PostgreSQL and Redis answer and a first push was taken. stderr gets one
 JSON line for each trouble: ``{"error": ..., "source": ...}`` when a source stops answering, ``{"recovered": ...}`` when
