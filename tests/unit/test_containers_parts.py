@@ -76,6 +76,12 @@ def test_what_the_engine_refuses_is_told_with_what_to_do(said: str, hint: str) -
     assert hint in told.hint
 
 
+def test_a_port_that_is_taken_is_told_with_the_variable_that_names_it() -> None:
+    with pytest.raises(EnvironmentFailure) as caught, engine.spoken("start redis", "TICKETBENCH_PORT_REDIS"):
+        raise api_error("Bind for 127.0.0.1:8123 failed: port is already allocated")
+    assert "set TICKETBENCH_PORT_REDIS to another" in caught.value.hint
+
+
 def test_an_engine_that_goes_away_is_told() -> None:
     with pytest.raises(EnvironmentFailure, match="went away when it was to start app"), engine.spoken("start app"):
         raise requests.ConnectionError("broken pipe")

@@ -50,6 +50,11 @@ def test_a_queue_is_said_roughly_and_never_rounded_to_nothing(value: float | Non
     assert wording.rough(value) == text
 
 
+def test_a_whole_number_is_said_as_one_whatever_its_type() -> None:
+    # JSON gives ints, and before Python 3.12 these have no is_integer()
+    assert wording.rough(2) == wording.rough(2.0) == "2"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.0, "0 %"), (0.004, "<1 %"), (0.432, "43 %"), (0.9951, "99 %"), (1.0, "100 %"), (1.5, "150 %"), (None, None)],

@@ -153,7 +153,7 @@ def slo_value(metric: str, value: float | None) -> str | None:
         return wording.percent(value)
     if name.startswith(("http_req_", "iteration_duration", "group_duration")):
         return wording.seconds(None if value is None else value / 1000)
-    return wording.count(int(value)) if value is not None and value.is_integer() else wording.number(value)
+    return wording.count(int(value)) if value is not None and float(value).is_integer() else wording.number(value)
 
 
 def slo_cell(slo: SloResult) -> Cell:

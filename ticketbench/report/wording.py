@@ -98,7 +98,7 @@ def rough(value: float | None) -> str | None:
         return None
     if 0 < abs(value) < _FEWEST:
         return f"<{_FEWEST:g}" if value > 0 else f">-{_FEWEST:g}"
-    return f"{value:,.0f}" if abs(value) >= _WHOLE_FROM or value.is_integer() else f"{value:.1f}"
+    return f"{value:,.0f}" if abs(value) >= _WHOLE_FROM or float(value).is_integer() else f"{value:.1f}"
 
 
 def busy(ratio: float | None) -> str | None:

@@ -103,18 +103,18 @@ def here(container_id: str, pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def spoken(doing: str) -> Iterator[None]:
+def spoken(doing: str, port_variable: str = "") -> Iterator[None]:
     """Turn the engine's refusal within the block, or its silence, into EnvironmentFailure.
 
-    ``doing`` completes "the Docker engine cannot ...".
+    ``doing`` completes "the Docker engine cannot ...". ``port_variable`` is what names the port that is published.
     """
     try:
         yield
     except (DockerException, requests.RequestException) as error:
-        raise failure(doing, error) from error
+        raise failure(doing, error, port_variable) from error
 
 
-def failure(doing: str, error: Exception) -> EnvironmentFailure:
+def failure(doing: str, error: Exception, port_variable: str = "") -> EnvironmentFailure:
     """Return what to tell of an engine that refused what it was to be ``doing``."""
     if isinstance(error, requests.Timeout):
         return EnvironmentFailure(
@@ -125,16 +125,17 @@ def failure(doing: str, error: Exception) -> EnvironmentFailure:
             f"the Docker engine went away when it was to {doing}", "its log says why (journalctl -u docker)"
         )
     said = " ".join(str(error.explanation if isinstance(error, APIError) and error.explanation else error).split())
-    return EnvironmentFailure(f"the Docker engine cannot {doing}: {said[:600]}", advice(said))
+    return EnvironmentFailure(f"the Docker engine cannot {doing}: {said[:600]}", advice(said, port_variable))
 
 
-def advice(said: str) -> str:
+def advice(said: str, port_variable: str = "") -> str:
     """Return what to do about an engine that said this; empty where its own words are all there is."""
     words = said.lower()
     if any(cause in words for cause in DISK_FULL):
         return "the disk of the Docker engine is full: `docker system df` tells what takes the room, prune some of it"
     if _TAKEN.search(words):
-        return "another program took the port between two moments: try again"
+        named = f", or set {port_variable} to another (0: a free one)" if port_variable else ""
+        return f"another program listens at that port: end it{named}"
     if match := _IN_USE.search(said):
         return f"{match.group(1)} is not ticketbench's and is left alone: rename or remove it"
     if "permission denied" in words:

@@ -73,7 +73,7 @@ class Project:
         the engine says, with the container's last lines where it could not even be started.
         """
         name = self.belonging.container(service)
-        with interrupts.deferred(), spoken(f"start {service}"):
+        with interrupts.deferred(), spoken(f"start {service}", f"TICKETBENCH_PORT_{service.upper()}"):
             container_id = self._made(service, name, image, changes)
             self._follow(service, container_id)
             return self._container(service, name, container_id)

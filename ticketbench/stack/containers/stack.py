@@ -171,7 +171,7 @@ class DockerStack:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not answers():
             if (why := self._fate(name)) is not None:
-                raise EnvironmentFailure(f"{title} ended while starting: {why}")
+                raise EnvironmentFailure(f"{title} ended while starting: {why}", _more(name, why))
             if time.monotonic() > deadline:
                 raise EnvironmentFailure(
                     f"{title} gave no answer within {READY_TIMEOUT_S:g} s; its log ends: "
@@ -292,7 +292,7 @@ class DockerStack:
             if scraped == wanted:
                 return
             if (why := self._fate("app")) is not None:
-                raise EnvironmentFailure(f"the sale ended while starting: {why}")
+                raise EnvironmentFailure(f"the sale ended while starting: {why}", _more("app", why))
             if time.monotonic() > deadline:
                 missing = ", ".join(sorted(wanted - scraped)) or "nothing"
                 raise EnvironmentFailure(
@@ -355,6 +355,13 @@ class DockerStack:
             self._limits.release()
             remove_all(self._engine, self.stack_id)
             remove(self._file.state.model_copy(update={"engine": ""}))  # its folder: the containers are gone
+
+
+def _more(name: str, why: str) -> str:
+    """Return what to do about a container that ended so."""
+    if "for want of memory" not in why:
+        return ""
+    return f"give it more, with {name}_memory_mb" if f"{name}_memory_mb" in factors.CATALOGUE else "give it more memory"
 
 
 def _environment(levels: Mapping[str, Level], database_url: str) -> dict[str, str]:
