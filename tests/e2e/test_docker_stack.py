@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from program import Program, await_line
 
@@ -125,7 +126,8 @@ def test_a_run_in_containers_is_a_run_like_any_other(run: Program) -> None:
     (local,) = (run.folder / "local").iterdir()
     of_processes = {name for name in columns(local) if not name.startswith("sampler.ticks")}
     of_containers = {name for name in in_containers[0] if not name.startswith("sampler.ticks")}
-    varying = ("pg.wait_s", "pg.statement", "app.errors", "k6.failed", "cpu_throttled_s")  # there when it happens
+    # there when it happens, or named by the server's version
+    varying = ("pg.wait_s", "pg.statement", "app.errors", "k6.failed", "cpu_throttled_s", "redis.command")
     steady = {name for name in of_processes ^ of_containers if not name.startswith(varying)}
     assert not steady
 
@@ -161,7 +163,41 @@ def test_a_stack_that_is_kept_is_seen_by_compose_and_ended_by_down(run: Program,
     down = run("down")
     assert down.code == 0
     assert "down" in down.out
-    assert run("status").out.strip() == "nothing of ticketbench is up"
+    assert only_run(run).name not in run("status").out
+
+
+def test_a_stack_can_be_brought_up_to_play_with(run: Program, engine: Engine) -> None:
+    made = run("up", *DOCKER, "--set", "pool_size=3", "--json")
+    assert made.code == 0, made.err
+    told = json.loads(made.out)
+    assert told["keep"]
+    assert not told["in_use"]
+    try:
+        answer = httpx.get(f"{told['access']['base_url']}/ready", timeout=5)
+        assert answer.status_code == 200
+        app = engine.container("app", "up")
+        assert "TARGET_POOL_SIZE=3" in engine("inspect", "-f", "{{.Config.Env}}", app)
+        said = run("logs", "postgres", "-n", "1").out
+        assert "postgres | " in said
+        assert "app | " not in said
+        wrong = run("logs", "mysql")
+        assert wrong.code == 2
+        assert "there is no log of 'mysql': known are app, postgres, prometheus, redis" in wrong.err
+        # another user's, or another folder's, is seen and left alone
+        other = {"TICKETBENCH_STATE": str(run.folder / "other")}
+        assert "kept by another user or TICKETBENCH_STATE" in run("status", **other).out
+        run("down", **other)
+        assert engine.container("app", "up") == app
+    finally:
+        assert run("down").code == 0
+    assert not engine.left(f"ticketbench.stack={told['stack_id']}")
+
+
+def test_what_up_cannot_do_is_told_at_once(run: Program) -> None:
+    done = run("up", "--stack", "cloud", "--set", "rate=3", "--set", "pool_size=x")
+    assert done.code == 2
+    assert "--stack 'cloud' is not known: known are auto, local, docker" in done.err
+    assert "pool_size='x' is not possible" in done.err
 
 
 # --- interrupted ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typer.exceptions import Abort, TyperException
 from ticketbench import __version__, interrupts
 from ticketbench.cli import verdict
 from ticketbench.cli.output import tell
+from ticketbench.cli.stack_commands import stacks_app
 from ticketbench.errors import (
     EXIT_BUG,
     EXIT_ENVIRONMENT,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 scenarios_app = typer.Typer(help="The k6 scripts that come with ticketbench, and your own.", no_args_is_help=True)
 app.add_typer(scenarios_app, name="scenarios")
+app.add_typer(stacks_app)
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a stored run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output and nothing else.")]
@@ -284,24 +286,6 @@ def compare_command(
             )
         )
     )
-
-
-@app.command("down")
-def down_command(
-    force: Annotated[bool, typer.Option("--force", help="Also stacks whose run is still going on.")] = False,
-) -> None:
-    """Stop every stack that was kept or that a killed run left, and remove its data."""
-    from ticketbench.cli.stacks import down
-
-    raise typer.Exit(down(force=force))
-
-
-@app.command("status")
-def status_command(as_json: JsonOption = False) -> None:
-    """List the stacks of this user that are up, with their addresses."""
-    from ticketbench.cli.stacks import status
-
-    raise typer.Exit(status(as_json=as_json))
 
 
 @app.command("doctor")

@@ -4,43 +4,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ticketbench import binaries as binaries_module
 from ticketbench import descriptors, factors, interrupts, paths, runner, scenario, store
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import exit_code
-from ticketbench.cli import again, docker_stack, output, panel, verdict
+from ticketbench.cli import again, output, panel, verdict
 from ticketbench.cli.closing import Ended, earlier_run, next_steps
 from ticketbench.cli.external import refuse_elsewhere, require_same, system_of, words_again
 from ticketbench.cli.options import NO_PLAN, RunOptions, request_of
+from ticketbench.cli.provided import Provided, provide
 from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit, Notice
-from ticketbench.model import BinaryVersion, Plan, Trial, TrialRecord
+from ticketbench.model import Plan, Trial, TrialRecord
 from ticketbench.report.write import write
-from ticketbench.stack import Stack, confinement
-from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
+from ticketbench.stack import Stack
 from ticketbench.stack.external import ExternalStack, System
-from ticketbench.stack.local import LocalStack
-
-
-@dataclass(frozen=True)
-class Provided:
-    """What a run needs of this machine: programs, and the engine with its images where it is on the Docker stack."""
-
-    binaries: binaries_module.Binaries
-    docker: docker_stack.Ready | None = None
-
-    @property
-    def k6(self) -> Path:
-        """A k6 of this machine: it reads scripts, and on a stack of processes it is the one that offers the load."""
-        return self.binaries.k6
-
-    @property
-    def versions(self) -> tuple[BinaryVersion, ...]:
-        """What the run's record says of the programs that take part."""
-        return self.binaries.versions if self.docker is None else self.docker.versions
 
 
 def _plan(request: planning.Request, script: Path, k6: Path) -> Plan:
@@ -68,10 +48,11 @@ def run(options: RunOptions) -> int:
         return _resume(options, options.resume)
     asked = request_of(options)
     with interrupts.raised(), panel.drawer() as draw:
-        provided = _provide(asked.request.stack, draw)
-        request = replace(asked.request, stack=_own_stack(asked.request.stack, provided))
+        provided = provide(asked.request.stack, draw)
+        request = replace(asked.request, stack=provided.name)
         plan = _plan(request, asked.script, provided.k6)
-        _require(plan, provided)
+        provided.require(variant.levels for variant in plan.variants)
+        descriptors.require(plan)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
             directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
@@ -99,36 +80,11 @@ def _resume(options: RunOptions, run_folder: str) -> int:
                 draw.announce("nothing is left to do: all of its trials are done")
                 draw.close()
                 return _conclude(undertaking, options, None, signals)
-            provided = _provide(resumed.plan.stack, draw)
+            provided = provide(resumed.plan.stack, draw)
             require_unchanged(resumed, provided.k6, provided.versions)
-            _require(resumed.plan, provided)
+            provided.require(variant.levels for variant in resumed.plan.variants)
+            descriptors.require(resumed.plan)
             return _measure(undertaking, options, provided, draw, signals)
-
-
-def _provide(stack: str, emit: Emit) -> Provided:
-    """Provide what a stack needs; for ``auto``, what Docker needs, or else the local stack, saying why."""
-    if stack == "external":
-        return Provided(binaries_module.provide(emit, EXTERNAL_PARTS))
-    ready = None if stack == "local" else docker_stack.ready(emit, fall_back=stack == planning.AUTO)
-    if ready is None:
-        return Provided(binaries_module.provide(emit))
-    return Provided(binaries_module.provide(emit, ("k6",)), ready)
-
-
-def _own_stack(stack: str, provided: Provided) -> str:
-    if stack != planning.AUTO:
-        return stack
-    return "local" if provided.docker is None else "docker"
-
-
-def _require(plan: Plan, provided: Provided) -> None:
-    """Raise EnvironmentFailure where this machine cannot do what a variant asks for."""
-    levels = [variant.levels for variant in plan.variants]
-    if provided.docker is not None:
-        provided.docker.require(levels)
-    else:
-        confinement.require(levels)
-    descriptors.require(plan)
 
 
 def _system_again(options: RunOptions, plan: Plan) -> System | None:
@@ -208,11 +164,8 @@ def _measure(
     name, system = directory.path.name, undertaking.system
     stack: Stack
     if system is None:
-        most_workers = max(int(variant.levels["workers"]) for variant in undertaking.plan.variants)
-        if provided.docker is not None:
-            stack = provided.docker.stack(name, provided.k6, draw, keep=options.keep, most_workers=most_workers)
-        else:
-            stack = LocalStack(name, provided.binaries, draw, keep=options.keep, most_workers=most_workers)
+        levels = [variant.levels for variant in undertaking.plan.variants]
+        stack = provided.stack(name, levels, draw, keep=options.keep)
     else:
         stack = ExternalStack(name, provided.binaries, system, draw, preflight=undertaking.plan.scenario.preflight)
     failure: TicketbenchError | None = None

@@ -1,11 +1,94 @@
-"""``ticketbench down`` and ``status``: stacks of processes and of containers."""
+"""``ticketbench up``, ``down``, ``status`` and ``logs``: stacks of processes and of containers."""
 
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 from ticketbench import docker_socket
-from ticketbench.errors import EXIT_OK, EnvironmentFailure
+from ticketbench.errors import EXIT_OK, EnvironmentFailure, UsageError
 from ticketbench.stack import state
+
+UP: Final = "up"  # stands for a run's name in the names of what is brought up by hand
+_LOG_TAIL_BYTES: Final = 256 * 1024
+
+
+def up(*, stack: str | None, fixed: Sequence[str], as_json: bool) -> int:
+    """Bring a stack up for playing with by hand, and tell where it is; it stays until ``down``."""
+    # heavy, and not wanted by the other commands
+    from ticketbench import factors, interrupts
+    from ticketbench import plan as planning
+    from ticketbench.cli import panel
+    from ticketbench.cli.provided import provide
+    from ticketbench.events import Phase
+    from ticketbench.levels import FACTORS_HINT, parse_fixed
+
+    stack = planning.AUTO if stack is None else stack
+    known = (planning.AUTO, *factors.OUR_STACKS)
+    problems = [] if stack in known else [f"--stack {stack!r} is not known: known are {', '.join(known)}"]
+    levels = {}
+    try:
+        levels = parse_fixed(fixed)
+    except UsageError as error:
+        problems += error.problems
+    problems += [f"factor {name!r} is of the load, and up offers none" for name in factors.of_scope(levels, "load")]
+    if problems:
+        raise UsageError(*problems, hint=FACTORS_HINT)
+    with interrupts.raised(), panel.drawer() as draw:
+        provided = provide(stack, draw)
+        if problems := planning.contradictions(planning.Request(UP, fixed=levels, stack=provided.name)):
+            raise UsageError(*problems, hint=FACTORS_HINT)
+        whole = {**factors.defaults(), **levels}
+        provided.require([whole])
+        made = provided.stack(UP, [whole], draw, keep=True)
+        try:
+            draw(Phase("start", f"PostgreSQL, Redis and Prometheus on the {provided.name} stack"))
+            made.start()
+            draw(Phase("reset"))
+            made.apply(whole)
+        except BaseException:
+            made.stop()
+            raise
+    (here,) = (one for one in _found() if one.stack_id == made.stack_id)
+    here = here.model_copy(update={"owner": None})  # it stays when we have ended
+    print(json.dumps(here.public(), indent=1) if as_json else here.describe())
+    return EXIT_OK
+
+
+def logs(components: Sequence[str], *, lines: int) -> int:
+    """Print the last lines of each component of every stack that is up, or of those that are named."""
+    found = [(stack, _logs(stack, lines)) for stack in _found()]
+    known = sorted({name for _, texts in found for name in texts})
+    unknown = [name for name in components if name not in known]
+    if unknown and known:
+        raise UsageError(*(f"there is no log of {name!r}: known are {', '.join(known)}" for name in unknown))
+    if not found:
+        print("nothing of ticketbench is up", file=sys.stderr)
+    for stack, texts in found:
+        for name in sorted(texts):
+            for line in texts[name] if not components or name in components else ():
+                print(f"{f'{stack.stack_id} ' if len(found) > 1 else ''}{name} | {line}")
+    return EXIT_OK
+
+
+def _logs(stack: state.StackState, lines: int) -> dict[str, list[str]]:
+    """Return the last lines of each component's log. Raises EnvironmentFailure where the engine does not give them."""
+    if stack.engine:
+        from ticketbench.stack.containers import found
+        from ticketbench.stack.containers.engine import connect
+
+        return found.logs(connect(), stack.stack_id, lines)
+    return {path.stem: _tail(path)[-lines:] for path in (state.folder_of(stack.stack_id) / "logs").glob("*.log")}
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:  # taken down this moment
+        return []
 
 
 def down(*, force: bool) -> int:
@@ -14,13 +97,29 @@ def down(*, force: bool) -> int:
     if not found:
         print("nothing of ticketbench is up")
         return EXIT_OK
+    failures: list[EnvironmentFailure] = []
     for stack in found:
-        if stack.in_use and not force:
-            print(f"{stack.stack_id}: left alone, its run is still going on (--force ends it too)", file=sys.stderr)
+        if not force and (why := _spared(stack)):
+            print(f"{stack.stack_id}: left alone, {why} (--force ends it too)", file=sys.stderr)
             continue
-        state.remove(stack)
-        print(f"{stack.stack_id}: down")
+        try:
+            state.remove(stack)
+        except EnvironmentFailure as error:  # no reason not to take down the others
+            failures.append(error)
+        else:
+            print(f"{stack.stack_id}: down")
+    if failures:
+        raise EnvironmentFailure("; ".join(error.message for error in failures), failures[0].hint)
     return EXIT_OK
+
+
+def _spared(stack: state.StackState) -> str:
+    """Return why a stack is not to be taken down without being told to; empty where it is."""
+    if stack.in_use:
+        return "its run is still going on"
+    if stack.elsewhere and stack.keep:
+        return "it was kept by another user, or under another TICKETBENCH_STATE"
+    return ""
 
 
 def status(*, as_json: bool) -> int:

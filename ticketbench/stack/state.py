@@ -73,7 +73,7 @@ class StackState(Record):
     ``folders`` lie elsewhere and go with the stack, as do ``groups``, the control groups that limit a component.
     ``owner`` is the ticketbench that started it, None where its file is lost. Processes count only within the boot that
     ``boot`` names. ``engine`` is the socket of the Docker engine where the stack is one of containers; these are asked
-    for, never written down.
+    for, never written down, as is that a stack is from ``elsewhere``: of another user or state folder.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -90,6 +90,7 @@ class StackState(Record):
     access: Access | None = None
     engine: str = ""
     containers: tuple[ContainerState, ...] = ()
+    elsewhere: bool = False
 
     @property
     def in_use(self) -> bool:
@@ -126,6 +127,7 @@ class StackState(Record):
         """Return the same as lines of text."""
         living = {item.component for item in self.alive()}
         use = "in use" if self.in_use else "kept" if self.keep else "left behind"
+        use += " by another user or TICKETBENCH_STATE" if self.elsewhere and self.keep else ""
         parts = [f"{item.component} {'running' if item.component in living else 'dead'}" for item in self.processes]
         parts += [f"{item.component} {item.state}" for item in self.containers]
         nothing = "no containers" if self.engine else "no processes"

@@ -24,6 +24,7 @@ RUN: Final = "ticketbench.run"
 OWNER: Final = "ticketbench.owner"
 KEEP: Final = "ticketbench.keep"
 CREATED: Final = "ticketbench.created"
+STATE: Final = "ticketbench.state"
 _COMPOSE: Final = "com.docker.compose"
 # `docker compose` leaves out what does not say which version of it made it.
 _COMPOSE_VERSION: Final = "2.23.1"
@@ -43,12 +44,16 @@ class Limit(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Belonging:
-    """Whose a container, network or volume is. ``owner`` is the ticketbench that made it: boot, pid and start."""
+    """Whose a container, network or volume is.
+
+    ``owner`` is the ticketbench that made it: boot, pid and start. ``state`` stands for its state folder.
+    """
 
     stack_id: str
     run_id: str
     owner: str
     created: str
+    state: str = ""
     keep: bool = False
 
     @property
@@ -64,6 +69,7 @@ class Belonging:
             OWNER: self.owner,
             KEEP: "yes" if self.keep else "no",
             CREATED: self.created,
+            STATE: self.state,
             f"{_COMPOSE}.project": self.project,
             f"{_COMPOSE}.version": _COMPOSE_VERSION,
         }

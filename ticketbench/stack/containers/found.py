@@ -1,7 +1,9 @@
 """What the engine holds of ours, by label alone: stacks in use, kept, or left behind by a killed ticketbench."""
 
+import hashlib
 from typing import Any
 
+from ticketbench import paths
 from ticketbench.stack.containers import bodies
 from ticketbench.stack.containers.engine import Engine, connect, spoken
 from ticketbench.stack.containers.project import remove_all
@@ -42,7 +44,13 @@ def _state(labels: dict[str, str], socket: str) -> StackState:
         owner=owner,
         keep=labels.get(bodies.KEEP) == "yes",
         engine=socket,
+        elsewhere=labels.get(bodies.STATE) != state_text(),
     )
+
+
+def state_text() -> str:
+    """Return what stands for this state folder in a label: no path."""
+    return hashlib.sha256(str(paths.state_dir()).encode()).hexdigest()[:16]
 
 
 def owner_text(boot: str, owner: Process | None) -> str:
@@ -57,6 +65,19 @@ def read_owner(text: str) -> tuple[str, Process | None]:
     if pid.isdecimal() and ticks.isdecimal():
         return boot, Process(pid=int(pid), started_ticks=int(ticks))
     return boot, None
+
+
+def logs(engine: Engine, stack_id: str, lines: int) -> dict[str, list[str]]:
+    """Return the last lines that each container of a stack has printed, by component."""
+    api = engine.client.api
+    with spoken("give the logs"):
+        containers: list[dict[str, Any]] = api.containers(all=True, filters={"label": f"{bodies.STACK}={stack_id}"})
+        return {
+            it["Labels"].get("com.docker.compose.service", "?"): api.logs(it["Id"], tail=lines)
+            .decode(errors="replace")
+            .splitlines()
+            for it in containers
+        }
 
 
 def remove(stack_id: str) -> None:

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from ticketbench.stack.process import last_lines
 # A container that was killed is taken away in 0.2 s; several at a time, so that all of them are not a second.
 REMOVERS: Final = 4
 LOG_DRAIN_S: Final = 1.0
+DETACHED_S: Final = 5.0
+DETACHED_POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def remove_all(engine: Engine, stack_id: str) -> None:
         for _ in range(2):
             _remove_containers(engine, [it["Id"] for it in api.containers(all=True, filters=mine)])
         for network in api.networks(filters=mine):
-            _gone(partial(api.remove_network, network["Id"]))
+            _remove_network(api, network["Id"])
         for volume in api.volumes(filters=mine)["Volumes"] or []:
             _gone(partial(api.remove_volume, volume["Name"], force=True))
 
@@ -208,6 +211,20 @@ def _remove_containers(engine: Engine, ids: Sequence[str]) -> None:
     if ids:
         with ThreadPoolExecutor(REMOVERS) as pool:
             list(pool.map(remove, ids))
+
+
+def _remove_network(api: Any, network_id: str) -> None:
+    """Remove a network; a container that is gone is detached from it a moment later."""
+    deadline = time.monotonic() + DETACHED_S
+    while True:
+        try:
+            _gone(partial(api.remove_network, network_id))
+        except APIError as error:
+            if "active endpoints" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(DETACHED_POLL_S)
+        else:
+            return
 
 
 def _gone(remove: Callable[[], object]) -> None:

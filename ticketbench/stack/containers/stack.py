@@ -100,6 +100,7 @@ class DockerStack:
             run_id=run_id,
             owner=found.owner_text(boot_id(), state.owner),
             created=state.created,
+            state=found.state_text(),
             keep=keep,
         )
         self._compose = describe(self._told)

@@ -1,0 +1,127 @@
+"""What a stack of our own needs of this machine: programs, and Docker's engine with its images where it is that one.
+
+The Docker SDK is loaded only where it is wanted.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ticketbench import binaries as binaries_module
+from ticketbench import plan as planning
+from ticketbench.errors import EnvironmentFailure
+from ticketbench.events import Emit, Notice
+from ticketbench.model import BinaryVersion, Level
+from ticketbench.stack import confinement
+from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
+from ticketbench.stack.local import LocalStack
+
+if TYPE_CHECKING:
+    from ticketbench.stack.containers.engine import Engine
+    from ticketbench.stack.containers.images import Image
+    from ticketbench.stack.containers.stack import DockerStack
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An engine that answers and has all images."""
+
+    engine: "Engine"
+    images: "Mapping[str, Image]"
+
+    @property
+    def versions(self) -> tuple[BinaryVersion, ...]:
+        """What the run's record says of the images."""
+        from ticketbench.stack.containers.stack import versions
+
+        return versions(self.images)
+
+    def require(self, variants: Iterable[Mapping[str, Level]]) -> None:
+        """Raise EnvironmentFailure where the engine cannot do what one of these levels asks for."""
+        from ticketbench.stack.containers import limits
+
+        limits.require(self.engine, variants)
+
+    def stack(self, run_id: str, k6: Path, emit: Emit, *, keep: bool, most_workers: int) -> "DockerStack":
+        """Return the stack, not yet started."""
+        from ticketbench.stack.compose_file import read_compose
+        from ticketbench.stack.containers.stack import DockerStack
+
+        return DockerStack(
+            run_id, self.engine, self.images, k6, read_compose, emit, keep=keep, most_workers=most_workers
+        )
+
+
+def _ready_or_not(emit: Emit, *, fall_back: bool) -> Ready | None:
+    """Return an engine with the images; None with a notice why not, if the local stack is to be fallen back on."""
+    try:
+        return _ready(emit)
+    except EnvironmentFailure as error:
+        if not fall_back:
+            raise
+        emit(Notice(f"measuring on the local stack, because not on Docker: {error.message}"))
+        return None
+
+
+def _ready(emit: Emit) -> Ready:
+    from ticketbench import docker_socket
+
+    docker_socket.reach(docker_socket.find())  # before anything heavy is loaded
+    from ticketbench.stack.compose_file import read_compose
+    from ticketbench.stack.containers.engine import connect
+    from ticketbench.stack.containers.images import Images
+    from ticketbench.stack.containers.stack import SERVICES
+
+    compose = read_compose(os.environ)
+    engine = connect()
+    return Ready(engine, Images(engine, emit).provide(compose, SERVICES))
+
+
+@dataclass(frozen=True)
+class Provided:
+    """What is there for the stack called ``name``: programs, and the engine with its images where it is Docker's."""
+
+    name: str
+    binaries: binaries_module.Binaries
+    docker: Ready | None = None
+
+    @property
+    def k6(self) -> Path:
+        """A k6 of this machine: it reads scripts, and on a stack of processes it is the one that offers the load."""
+        return self.binaries.k6
+
+    @property
+    def versions(self) -> tuple[BinaryVersion, ...]:
+        """What the run's record says of the programs that take part."""
+        return self.binaries.versions if self.docker is None else self.docker.versions
+
+    def require(self, variants: Iterable[Mapping[str, Level]]) -> None:
+        """Raise EnvironmentFailure where this machine cannot do what one of these levels asks for."""
+        if self.docker is not None:
+            self.docker.require(variants)
+        else:
+            confinement.require(variants)
+
+    def stack(
+        self, run_id: str, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool
+    ) -> "LocalStack | DockerStack":
+        """Return a stack of our own for these variants, not yet started."""
+        most_workers = max(int(levels["workers"]) for levels in variants)
+        if self.docker is not None:
+            return self.docker.stack(run_id, self.k6, emit, keep=keep, most_workers=most_workers)
+        return LocalStack(run_id, self.binaries, emit, keep=keep, most_workers=most_workers)
+
+
+def provide(stack: str, emit: Emit) -> Provided:
+    """Provide what ``stack`` needs; for ``auto`` what Docker needs, or else the local stack, saying why.
+
+    Raises UsageError for a variable of compose.yaml that is wrong, EnvironmentFailure for what cannot be had.
+    """
+    if stack == "external":
+        return Provided(stack, binaries_module.provide(emit, EXTERNAL_PARTS))
+    ready = None if stack == "local" else _ready_or_not(emit, fall_back=stack == planning.AUTO)
+    if ready is None:
+        return Provided("local", binaries_module.provide(emit))
+    return Provided("docker", binaries_module.provide(emit, ("k6",)), ready)
