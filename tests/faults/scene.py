@@ -275,9 +275,10 @@ class Scene:
         stacks = self.state / "stacks"
         after.state_files = tuple(sorted(path.name for path in stacks.iterdir())) if stacks.is_dir() else ()
         after.cgroups = tuple(
-            str(path)
-            for path in Path("/sys/fs/cgroup").glob("**/*ticketbench*")
-            if any(name in path.name for name in after.state_files)
+            str(Path(above, name))
+            for above, names, _ in os.walk("/sys/fs/cgroup")  # passes over what others remove meanwhile; glob does not
+            for name in names
+            if "ticketbench" in name and any(stack in name for stack in after.state_files)
         )
         folders = sorted(path for path in self.output.iterdir() if path.is_dir()) if self.output.is_dir() else []
         after.runs = tuple(path.name for path in folders if (path / "run.json").is_file())
