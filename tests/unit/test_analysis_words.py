@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ticketbench.analysis import wording
 from ticketbench.analysis.reasons import said_once
 from ticketbench.analysis.slos import slo_text
 from ticketbench.conclusions import SloResult
@@ -76,3 +77,9 @@ def test_no_reason_and_no_name_is_lost(parts: list[tuple[str, list[str]]]) -> No
     assert {name for names, _ in told for name in names} == {name for name, reasons in parts if reasons}
     assert {reason[0] for _, reason in told} == {reason[0] for _, reasons in parts for reason in reasons}
     assert len({reason for _, reason in told}) == len(told)
+
+
+def test_what_took_no_time_has_no_digits() -> None:
+    assert wording.latency(2.8e-38) == "<0.01 ms"
+    assert wording.latency(0.0) == "0 ms"
+    assert wording.latency(0.000123) == "0.123 ms"

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import pytest
+
 from tests.unit.report_data import spike
 from ticketbench.model import Isolation, Split
 from ticketbench.report import markdown
@@ -21,7 +23,7 @@ def test_what_was_not_recorded_is_not_made_up() -> None:
     said = machine()
     assert said["CPU"] == "an ordinary processor, 2 cores"
     assert said["Memory"] == "8.00 GiB"
-    for name in ("Clock", "Load by others", "The target's packages", "Cores kept apart"):
+    for name in ("Clock", "Load by others", "The target's packages", "Pinning and CPU limits"):
         assert said[name] == "not recorded"
 
 
@@ -36,18 +38,39 @@ def test_the_machine_in_full() -> None:
         load_average=1.25,
         other_cpu=0.123,
         packages={"uvicorn": "0.54.0", "asyncpg": "0.32.0"},
-        isolation=Isolation(split=Split(generator=(3,), system=(0, 1, 2))),
     )
     assert said["CPU"] == "an ordinary processor, 2 of 8 cores, limited to 1.5 by a control group"
     assert said["Clock"] == "2.60 GHz, governor powersave, turbo on"
     assert said["Memory"] == "8.00 GiB, limited to 4.00 GiB by a control group"
     assert said["Load by others"] == "12.3 % of the CPU while the stack came up; load average 1.2, our own included"
     assert said["The target's packages"] == "asyncpg 0.32.0, uvicorn 0.54.0"
-    assert said["Cores kept apart"].endswith("load generator and observers on 3, the system on 0, 1, 2")
 
 
-def test_a_machine_that_cannot_be_split_says_why() -> None:
-    assert machine(isolation=Isolation(no_pinning="there is one core"))["Cores kept apart"] == "there is one core"
+@pytest.mark.parametrize(
+    ("isolation", "text"),
+    [
+        (
+            Isolation(split=Split(generator=(3,), system=(0, 1, 2))),
+            "load generator and observers on 3, the system on 0",
+        ),
+        (Isolation(no_pinning="there is one core"), "there is one core"),
+    ],
+)
+def test_who_runs_where_is_told_of_a_run_that_was_pinned_and_of_no_other(isolation: Isolation, text: str) -> None:
+    data = spike()
+    environment = data.run.environment.model_copy(update={"isolation": isolation})
+
+    def told(level: str) -> dict[str, str]:
+        variants = tuple(v.model_copy(update={"levels": v.levels | {"pinning": level}}) for v in data.run.plan.variants)
+        plan = data.run.plan.model_copy(update={"variants": variants})
+        run = data.run.model_copy(update={"plan": plan, "environment": environment})
+        rows = about_tables(dataclasses.replace(data, run=run))[0].rows
+        return {row.cells[0].text: row.cells[1].text for row in rows}
+
+    assert told("split")["Cores under pinning=split"].startswith(text)
+    assert told("split")["Pinning and CPU limits"] == "pinning split"
+    assert "Cores under pinning=split" not in told("none")
+    assert told("none")["Pinning and CPU limits"] == "no pinning, no CPU limits"
 
 
 def test_the_short_report_says_what_the_figures_were_made_with() -> None:

@@ -19,17 +19,17 @@ def limited(spike: ReportInput, app: Saturation = APP, **others: Saturation) -> 
 
 
 def test_a_limit_that_holds_back_is_told_beside_the_busiest_resource(spike: ReportInput) -> None:
-    cell = Page(html(limited(spike))).tables["The variants compared"][1][7]
+    cell = Page(html(limited(spike))).tables["The variants compared"][1][9]
     assert cell.startswith("app CPU 98 % of its limit")
     assert "<0.1 threads waiting for a core" in cell
     assert "held back by its CPU limit 0.6 s of each second" in cell
-    idle = Page(html(limited(spike, APP.model_copy(update={"throttled": 0.01})))).tables["The variants compared"][1][7]
+    idle = Page(html(limited(spike, APP.model_copy(update={"throttled": 0.01})))).tables["The variants compared"][1][9]
     assert "held back" not in idle
 
 
 def test_another_component_than_the_busiest_is_named_with_its_limit(spike: ReportInput) -> None:
     redis = Saturation(utilisation=0.2, queue=0.0, limit_cores=0.1, throttled=1.24)
-    cell = Page(html(limited(spike, redis_cpu=redis))).tables["The variants compared"][1][7]
+    cell = Page(html(limited(spike, redis_cpu=redis))).tables["The variants compared"][1][9]
     assert "Redis CPU: held back by its CPU limit 1.2 s of each second" in cell
 
 

@@ -153,12 +153,16 @@ def _memory(env: Environment) -> str:
 
 
 def _split(env: Environment) -> str:
-    """Return which cores pinning=split gives to whom here, for a run in which a variant asks for it."""
+    """Return which cores pinning=split gives to whom here."""
     split = env.isolation.split
     if split is None:
         return env.isolation.no_pinning
     names = (", ".join(map(str, cores)) for cores in (split.generator, split.system))
-    return "under pinning=split: load generator and observers on {}, the system on {}".format(*names)
+    return "load generator and observers on {}, the system on {}".format(*names)
+
+
+def _pinned(data: ReportInput) -> bool:
+    return any(variant.levels.get("pinning") == "split" for variant in data.run.plan.variants)
 
 
 def _others(env: Environment) -> str:
@@ -170,6 +174,8 @@ def _others(env: Environment) -> str:
 
 def _kept_apart(data: ReportInput) -> str:
     """Return the levels of the factors that keep components apart, where several in the order of the variants."""
+    if data.run.plan.external is not None:
+        return "not ours to set: the system is somebody else's"
     variants, told = data.run.plan.variants, []
     for name, factor in factors.CATALOGUE.items():
         levels = [v.levels[name] for v in variants if name in v.levels] if factor.scope == "stack" else []
@@ -208,7 +214,8 @@ def about_tables(data: ReportInput) -> tuple[Table, ...]:
         ("CPU", _cpu(env)),
         ("Clock", _clock(env)),
         ("Memory", _memory(env)),
-        ("Cores kept apart", _split(env)),
+        ("Pinning and CPU limits", _kept_apart(data)),
+        *([("Cores under pinning=split", _split(env))] if _pinned(data) else []),
         ("Load by others", _others(env)),
         ("Open files allowed", f"{env.nofile_limit:,}" if env.nofile_limit else ""),
         ("Python", env.python),

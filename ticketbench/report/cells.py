@@ -55,10 +55,11 @@ def latency_cell(judged: Judged, seconds: float | None) -> Cell:
 
 
 def errors_cell(judged: Judged) -> Cell:
-    """Return the share of failed requests with their most frequent kind."""
+    """Return the share of failed requests with their most frequent kind, and those about as frequent."""
     errors = judged.signals.errors
     kinds = sorted(errors.by_kind.items(), key=lambda item: (-item[1], item[0]))
-    note = f"{kinds[0][0]}: {kinds[0][1]:,}" if kinds and kinds[0][1] else ""
+    most = kinds[0][1] if kinds else 0
+    note = ", ".join(f"{kind}: {count:,}" for kind, count in kinds[:3] if count and count >= most / 2)
     return figure(wording.percent(errors.ratio), reason_for(judged, "no request was counted"), note)
 
 

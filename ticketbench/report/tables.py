@@ -88,9 +88,9 @@ def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
             _with_effect(latency_cell(v, signals.latency_s.p95), _effect_on(data, v.variant, "p95")),
             latency_cell(v, signals.latency_s.p99),
             errors_cell(v),
-            busiest_cell(v),
-            validity_cell(v.validity),
             integrity_cell(v.integrity),
+            validity_cell(v.validity),
+            busiest_cell(v),
         )
         rows.append(
             Row(
@@ -108,9 +108,9 @@ def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
         Column("p95", "p95"),
         Column("p99", "p99"),
         Column("errors", "Errors"),
-        Column("busiest", "Busiest resource", numeric=False),
-        Column("validity", "Validity", numeric=False),
         Column("integrity", "Integrity", numeric=False),
+        Column("validity", "Validity", numeric=False),
+        Column("busiest", "Busiest resource", numeric=False),
     )
     caption = "The variants compared" if several else "What was measured"
     return Table(caption, columns, tuple(rows), empty="no variant was measured")
