@@ -104,6 +104,19 @@ def test_what_is_no_header_is_refused(header: str) -> None:
     assert len(problems) == 1
 
 
+@pytest.mark.parametrize("where", ["--header", "TICKETBENCH_HEADERS", "plan: headers"])
+def test_a_value_that_is_not_ascii_is_refused_by_the_name_it_was_given_under(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plan_file(tmp_path, '[headers]\nX-A = "geheim-ü"\n') if where.startswith("plan") else NO_FILE
+    if where == "TICKETBENCH_HEADERS":
+        monkeypatch.setenv(where, "X-A: geheim-ü")
+    given = ("X-A: geheim-ü",) if where == "--header" else ()
+    problems: list[str] = []
+    assert system_of(ExternalOptions(target=TARGET, headers=given), file, problems) is None
+    assert problems == [f"{where}: the value of X-A is not ASCII, and a header can hold nothing else"]
+
+
 @pytest.mark.parametrize("value", ["...", "<value>"])
 def test_what_stands_for_a_value_is_refused_as_one(value: str) -> None:
     problems: list[str] = []
