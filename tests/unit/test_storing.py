@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Ack, LedgerRow
-from ticketbench.storing.files import Damaged, read_table, write_table
+from ticketbench.storing.files import Damaged, read_table, write_atomically, write_table
 from ticketbench.storing.histograms import HistogramRow, Histograms, read_histograms, write_histograms
 from ticketbench.storing.purchases import Acks, Keys, Ledger, read_acks, read_ledger, write_acks, write_ledger
 
@@ -140,3 +140,10 @@ def test_a_cut_off_table_is_damaged_wherever_it_is_cut(tmp_path: Path, cut: int)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(Damaged, match="f is damaged: "):
         list(read_table(path, {"a": int, "b": object}, "f"))
+
+
+def test_what_cannot_be_written_is_told_without_an_option_that_a_command_may_not_have(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFailure, match="Not a directory") as caught:
+        write_atomically(tmp_path / "file" / "report.html", b"")
+    assert caught.value.hint == "look at its folder and its disk"

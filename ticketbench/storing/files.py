@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import gzip
 import io
 import itertools
@@ -47,10 +48,17 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise EnvironmentFailure(
-                f"cannot write {path}: {error.strerror or error}", "free some space, or choose another folder with -o"
-            ) from error
+            raise EnvironmentFailure(f"cannot write {path}: {error.strerror or error}", _remedy(error)) from error
         raise
+
+
+def _remedy(error: OSError) -> str:
+    """Return what helps whichever command writes: an option to write elsewhere, only some of them have."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space on its disk"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make its folder writable"
+    return "look at its folder and its disk"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
