@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.unit import report_data
 from ticketbench.cli.closing import Ended, earlier_run, next_steps
-from ticketbench.conclusions import Outcome
+from ticketbench.conclusions import Errors, Outcome, Route, TrialAnalysis, Validity
+from ticketbench.errors import EnvironmentFailure, ScriptFailure
+from ticketbench.model import ExternalSystem
 
 DATA = report_data.spike()
 RUN = Path("reports/20261122T120000Z-spike")
@@ -16,16 +20,16 @@ def steps(status: str = "pass", repetitions: int = 1, variants: int = 4, **chang
     outcome = Outcome(status=status, sentence="")  # type: ignore[arg-type]
     fields: dict[str, object] = {
         "plan": plan, "analysis": DATA.analysis.model_copy(update={"outcome": outcome}), "run": RUN, "script": None,
-        "again": ("run", "--plan", "my own.toml"), "system": (), "unfinished": False, "failed": False, "kept": False,
+        "again": ("run", "--plan", "my own.toml"), "system": (), "unfinished": False, "failure": None, "kept": False,
         "earlier": None,
     }  # fmt: skip
     return next_steps(Ended(**{**fields, **changes}))  # type: ignore[arg-type]
 
 
 def test_an_interrupted_run_is_finished_first() -> None:
-    (told,) = steps("invalid", unfinished=True, failed=True)
+    (told,) = steps("invalid", unfinished=True, failure=EnvironmentFailure("redis died"))
     assert told.startswith(f"ticketbench run --resume {RUN}  (")
-    (told,) = steps("invalid", unfinished=True, failed=True, script="my load/own.js")
+    (told,) = steps("invalid", unfinished=True, failure=EnvironmentFailure("redis died"), script="my load/own.js")
     assert told.startswith(f"ticketbench run 'my load/own.js' --resume {RUN}  (")
 
 
@@ -46,11 +50,95 @@ def test_a_violation_leads_to_the_audit_also_where_the_run_was_interrupted() -> 
 
 
 def test_what_cannot_be_believed_is_not_compared() -> None:
-    told = steps("invalid", failed=True)
+    told = steps("invalid", failure=EnvironmentFailure("redis died"))
     assert f"{RUN}/trials" in told[0]
     assert told[1].startswith("ticketbench doctor")
     assert len(told) == 2
     assert not any("compare" in step for step in steps("invalid", earlier=Path("reports/x")))
+
+
+def invalid(routes: tuple[Route, ...], kinds: dict[str, int], *, external: bool = False, **plan: object) -> str:
+    """Return the first step after a run whose reference trial answered so."""
+    (first,) = [trial for trial in DATA.analysis.trials if trial.variant == DATA.run.plan.reference][:1]
+    total = sum(route.requests for route in routes) or 1
+    trial: TrialAnalysis = first.model_copy(
+        update={
+            "routes": routes,
+            "validity": Validity(status="invalid", reasons=("?",)),
+            "signals": first.signals.model_copy(
+                update={"errors": Errors(ratio=sum(kinds.values()) / total, by_kind=kinds)}
+            ),
+        }
+    )
+    outcome = Outcome(status="invalid", sentence="")
+    system = ExternalSystem(scheme="http", where="loopback", port=8000, path="") if external else None
+    told = steps(
+        "invalid",
+        analysis=DATA.analysis.model_copy(update={"outcome": outcome, "trials": (trial,)}),
+        plan=DATA.run.plan.model_copy(update={"external": system, **plan}),
+        again=("run", "own.js", "--set", "duration=5", "--set", "rate=10"),
+    )
+    return told[0]
+
+
+def route(name: str, **by_status: int) -> Route:
+    counts = {status.removeprefix("s"): count for status, count in by_status.items()}
+    return Route(
+        name=name, requests=sum(counts.values()), failed=0, by_status=counts, latency_s=report_data.NOTHING,
+        failed_latency_s=report_data.NOTHING,
+    )  # fmt: skip
+
+
+GOOD = route("POST purchase", s201=1000)
+
+
+def test_the_machine_is_suspected_only_where_nothing_else_is_at_fault() -> None:
+    assert invalid((GOOD,), {}).startswith("ticketbench doctor")
+    assert "correct the address of GET /x in spike.js" in invalid((GOOD, route("GET /x", s404=50)), {"404": 50})
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("connection refused", "start the system"),
+        ("certificate not trusted", "insecureSkipTLSVerify: true in the options of spike.js"),
+        ("blocked address", "the target's own host"),
+        ("401", "give --header"),
+        ("500", "in the report which requests failed with 500, and in its own log why"),
+    ],
+)
+def test_what_most_requests_failed_with_says_what_to_do(kind: str, advice: str) -> None:
+    status = {"s" + (kind if kind.isdigit() else "0"): 900}
+    assert advice in invalid((route("POST purchase", s201=10, **status),), {kind: 900}, external=True)
+
+
+def test_our_own_stack_cannot_be_started_by_hand_and_has_logs() -> None:
+    told = invalid((route("POST purchase", s0=900),), {"connection refused": 900})
+    assert (
+        told
+        == f"look in the report which requests failed with connection refused, and in the logs below {RUN}/trials why"
+    )
+
+
+def test_what_was_too_short_is_measured_for_long_enough() -> None:
+    plan = DATA.run.plan
+    steady = plan.scenario.model_copy(update={"shape": "steady"})
+    schedule = plan.schedules[plan.reference]
+    short = {plan.reference: schedule.model_copy(update={"window_end_s": schedule.window_start_s + 5})}
+    told = invalid((GOOD,), {}, scenario=steady, schedules=short, fixed={"duration": 5, "rate": 10})
+    assert told == "ticketbench run own.js --set rate=10 --set duration=20  (measures for long enough)"
+    # 30 requests of a spike of 5 s: four times as many, and only what the plan says that the script uses
+    few = (route("POST purchase", s201=30),)
+    told = invalid(few, {}, fixed={"duration": 5, "rate": 10})
+    assert told == "ticketbench run own.js --set rate=10 --set duration=20  (measures for long enough)"
+    told = invalid(few, {}, fixed={"rate": 10})
+    assert told == "ticketbench run own.js --set duration=5 --set rate=40  (measures for long enough)"
+    assert invalid(few, {}, fixed={}) == "let spike.js offer more: a longer window, or a higher rate"
+
+
+def test_a_script_that_ended_the_load_is_to_be_corrected() -> None:
+    told = steps("invalid", failure=ScriptFailure("it threw"))
+    assert told == (f"correct spike.js: what k6 said of it is in {RUN}/trials, in each trial's logs/",)
 
 
 def test_variants_are_compared_and_one_trial_is_repeated() -> None:

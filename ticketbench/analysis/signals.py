@@ -52,6 +52,8 @@ _TRANSPORT_ERRORS: Final = {
     "1213": "dial error",
     "1220": "connection reset",
     "1300": "TLS error",
+    "1310": "certificate not trusted",
+    "1311": "certificate of another host",
 }
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from ticketbench import store
+from ticketbench.cli.remedies import longer, remedies, too_little
 from ticketbench.conclusions import Analysis
+from ticketbench.errors import ScriptFailure, TicketbenchError
 from ticketbench.model import PLACEHOLDER, Plan
 
 MOST_STEPS: Final = 3  # more are no advice but a manual
@@ -18,7 +20,8 @@ _TRIALS_FOR_AN_INTERVAL: Final = "5"
 class Ended:
     """A run that has ended. ``script`` is the user's own, None for a bundled one; ``earlier`` a run to compare with.
 
-    ``again`` are the words that measure the same anew, ``system`` the options that name somebody else's system.
+    ``again`` are the words that measure the same anew, ``system`` the options that name somebody else's system;
+    ``failure`` is what ended it early.
     """
 
     plan: Plan
@@ -28,13 +31,13 @@ class Ended:
     again: tuple[str, ...]
     system: tuple[str, ...]
     unfinished: bool
-    failed: bool
+    failure: TicketbenchError | None
     kept: bool
     earlier: Path | None
 
 
 def next_steps(ended: Ended) -> tuple[str, ...]:
-    """Return up to three commands, each with what it is for."""
+    """Return up to three steps: commands, each with what it is for, and what has to be corrected by hand."""
     steps = [*_after_trouble(ended), *_after_measuring(ended)][:MOST_STEPS]
     if ended.kept:
         steps.append("the stack is still up: `ticketbench status` tells where, `ticketbench down` ends it")
@@ -58,10 +61,28 @@ def _after_trouble(ended: Ended) -> list[str]:
     if status == "integrity_violated":
         steps.append(_step("counts what each trial oversold, lost or sold twice", "audit", str(ended.run)))
     if status == "invalid" and not ended.unfinished:
-        if ended.failed:
-            steps.append(f"the servers' logs are in {shlex.quote(str(ended.run / 'trials'))}, in each trial's logs/")
+        steps += _after_doubt(ended)
+    return steps
+
+
+def _after_doubt(ended: Ended) -> list[str]:
+    """Return what to do about what cannot be believed: the machine is suspected only where nothing else is at fault."""
+    plan, analysis = ended.plan, ended.analysis
+    if isinstance(ended.failure, ScriptFailure):
+        return [f"correct {plan.scenario.script}: what k6 said of it is in {_logs(ended)}"]
+    steps = [f"the servers' logs are in {_logs(ended)}"] if ended.failure is not None else []
+    steps += remedies(plan, analysis, ended.run)
+    if words := longer(plan, analysis, ended.again):
+        steps.append(_step("measures for long enough", *words))
+    elif too_little(plan, analysis):
+        steps.append(f"let {plan.scenario.script} offer more: a longer window, or a higher rate")
+    if ended.failure is not None or not steps:
         steps.append(_step("says whether this machine can measure now, and what to do", "doctor"))
     return steps
+
+
+def _logs(ended: Ended) -> str:
+    return f"{shlex.quote(str(ended.run / 'trials'))}, in each trial's logs/"
 
 
 def _after_measuring(ended: Ended) -> list[str]:

@@ -260,7 +260,7 @@ def _ended(
         again=again.for_terminal(options, undertaking.plan),
         system=undertaking.system_words,
         unfinished=unfinished,
-        failed=failure is not None,
+        failure=failure,
         kept=options.keep,
         earlier=earlier_run(undertaking.directory.path),
     )

@@ -1,0 +1,131 @@
+"""What to do about a run that cannot be believed: by what is at fault, the script, the load, the system or the machine.
+
+Everything is read from the plan and the figures, never from a sentence.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ticketbench.analysis.validity import (
+    FEWEST_GOAL_REQUESTS,
+    MOST_FAILING,
+    ROUTE_MISSING_REQUESTS,
+    ROUTE_MISSING_SHARE,
+    SHORTEST_STEADY_S,
+)
+from ticketbench.conclusions import Analysis, TrialAnalysis
+from ticketbench.levels import level_text
+from ticketbench.model import Level, Plan
+
+# In the words of docs/signals.md: nobody is at the target's address, or the way there is closed.
+_NOBODY_THERE: Final = frozenset({"connection refused", "no such host", "dial error", "dial time-out", "DNS error"})
+_NOT_TRUSTED: Final = frozenset({"certificate not trusted", "certificate of another host", "TLS error"})
+_ELSEWHERE: Final = frozenset({"blocked address", "blocked host name"})
+_NOT_LET_IN: Final = frozenset({"401", "403"})
+# Arrivals are drawn, so a window that is just long enough in the mean is too short every other time.
+_SPARE: Final = 1.2
+# Longer than this nobody waits for a hundred requests: then it is the rate that is to be raised.
+_LONGEST_ADVISED_S: Final = 600.0
+
+
+def certificate_remedy(script: str) -> str:
+    """Return what makes k6 accept a certificate that no known authority has signed."""
+    return (
+        f"set insecureSkipTLSVerify: true in the options of {script}, or name the authority's certificate with"
+        " SSL_CERT_FILE"
+    )
+
+
+def remedies(plan: Plan, analysis: Analysis, run: Path) -> list[str]:
+    """Return what to do about script, load and system; none where none of the three is seen to be at fault.
+
+    Only the reference variant's trials are looked at: they decide that a run is invalid.
+    """
+    told: list[str] = []
+    for trial in analysis.trials:
+        if trial.variant != plan.reference or trial.validity.status != "invalid":
+            continue
+        told += [advice for advice in _of_answers(plan, trial, run) if advice not in told]
+    return told
+
+
+def longer(plan: Plan, analysis: Analysis, again: Sequence[str]) -> tuple[str, ...]:
+    """Return the words that measure for long enough; none where length is no fault or cannot be said by an option.
+
+    A factor can be said where the plan sets it: that the script uses it is known then.
+    """
+    factor = max((_lacking(plan, trial) for trial in analysis.trials if trial.variant == plan.reference), default=0.0)
+    if factor <= 1:
+        return ()
+    duration, rate = plan.fixed.get("duration"), plan.fixed.get("rate")
+    if isinstance(duration, int | float) and duration * factor <= _LONGEST_ADVISED_S:
+        return _with_level(again, "duration", math.ceil(duration * factor))
+    if isinstance(rate, int | float) and not _short(plan):
+        return _with_level(again, "rate", math.ceil(rate * factor))
+    return ()
+
+
+def too_little(plan: Plan, analysis: Analysis) -> bool:
+    """Tell whether the window was too short, or brought too few requests, for what is concluded from it."""
+    return any(_lacking(plan, trial) > 1 for trial in analysis.trials if trial.variant == plan.reference)
+
+
+def _window_s(plan: Plan) -> float:
+    schedule = plan.schedules[plan.reference]
+    return schedule.window_end_s - schedule.window_start_s
+
+
+def _short(plan: Plan) -> bool:
+    return plan.scenario.shape == "steady" and _window_s(plan) < SHORTEST_STEADY_S
+
+
+def _lacking(plan: Plan, trial: TrialAnalysis) -> float:
+    """Return by which factor the window has to grow; at most 1 where it need not."""
+    if plan.scenario.shape == "functional" or trial.status != "done":
+        return 0.0
+    by_length = SHORTEST_STEADY_S / _window_s(plan) if _short(plan) else 0.0
+    goal = plan.scenario.goal
+    # a route's name begins with its method
+    requests = sum(route.requests for route in trial.routes if goal is None or route.name.partition(" ")[2] == goal)
+    few = 0 < requests < FEWEST_GOAL_REQUESTS
+    return max(by_length, FEWEST_GOAL_REQUESTS / requests * _SPARE if few else 0.0)
+
+
+def _of_answers(plan: Plan, trial: TrialAnalysis, run: Path) -> list[str]:
+    by_kind = trial.signals.errors.by_kind
+    requests = sum(route.requests for route in trial.routes)
+    failed = sum(by_kind.values())
+    script = plan.scenario.script
+    told = [
+        f"correct the address of {route.name} in {script}: the system answers it with 404"
+        for route in trial.routes
+        if plan.scenario.shape != "functional"
+        and route.requests >= ROUTE_MISSING_REQUESTS
+        and route.by_status.get("404", 0) >= ROUTE_MISSING_SHARE * route.requests
+    ]
+    if by_kind.keys() & _ELSEWHERE:
+        told.append(f"have {script} ask the target's own host only, or give --target the host that it redirects to")
+    if failed <= MOST_FAILING * requests or told:
+        return told
+    kind = max(by_kind, key=lambda each: by_kind[each])
+    if kind in _NOT_TRUSTED:
+        return [certificate_remedy(script)]
+    if kind in _NOBODY_THERE and plan.external is not None:
+        return ["start the system, look in its own log why it ended, and run the same again"]
+    if kind in _NOT_LET_IN and plan.external is not None:
+        return [f"let {script} in: give --header what the system asks for, and send it (docs/external.md, headers)"]
+    where = "its own log" if plan.external is not None else f"the logs below {run / 'trials'}"
+    return [f"look in the report which requests failed with {kind}, and in {where} why"]
+
+
+def _with_level(words: Sequence[str], factor: str, level: Level) -> tuple[str, ...]:
+    """Return a command's words with one more ``--set``, in the place of the one that there is."""
+    kept: list[str] = []
+    for word in words:
+        if kept and kept[-1] == "--set" and word.partition("=")[0].strip() == factor:
+            kept.pop()
+        else:
+            kept.append(word)
+    return (*kept, "--set", f"{factor}={level_text(level)}")
