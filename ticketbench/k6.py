@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ticketbench.model import Ack, Slo, Threshold
+from ticketbench.model import Ack, Slo, Threshold, Thrown
 
 # https://github.com/grafana/k6/blob/master/errext/exitcodes/codes.go
 EXIT_THRESHOLDS: Final = 99
@@ -19,6 +19,10 @@ EXIT_PORT_BUSY: Final = 106
 EXIT_SCRIPT_ABORTED: Final = 108
 # 100 and 101: setup() or teardown() took too long; 107: the script threw; 108: it called test.abort()
 EXITS_OF_A_SCRIPT: Final = frozenset({100, 101, 107, EXIT_SCRIPT_ABORTED})
+
+# What k6 writes as the source of an exception that ended an iteration. It counts that iteration as any other, and its
+# exit code tells nothing of it: only one outside of an iteration (in setup, say) is EXITS_OF_A_SCRIPT's 107.
+_THROWN: Final = "stacktrace"
 
 # The REST API's states (k6's lib.ExecutionStatus).
 STATUS_RUNNING: Final = 7
@@ -37,10 +41,14 @@ _FILTER: Final = re.compile(r"^(?P<aggregate>[a-z]+(?:\([0-9.]+\))?)\s*[<>=!]")
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of k6's own log: ``text`` is its first line, without folders of this machine."""
+    """A line of k6's own log: ``text`` is its first line, without folders of this machine.
+
+    ``thrown_in`` is the k6 scenario of which the line's exception ended an iteration, None for any other line.
+    """
 
     level: str
     text: str
+    thrown_in: str | None = None
 
     @property
     def serious(self) -> bool:
@@ -61,10 +69,11 @@ def read_log(lines: Iterable[str]) -> Iterator[LogLine]:
         try:
             raw = json.loads(line)
             level, message, detail = str(raw["level"]), str(raw["msg"]), str(raw.get("error", ""))
+            thrown_in = str(raw.get("scenario", "")) if raw.get("source") == _THROWN else None
         except (ValueError, KeyError, TypeError):
-            level, message, detail = "error", line, ""
+            level, message, detail, thrown_in = "error", line, "", None
         text = _first_line(message)
-        yield LogLine(level, f"{text}: {_first_line(detail)}" if detail else text)
+        yield LogLine(level, f"{text}: {_first_line(detail)}" if detail else text, thrown_in)
 
 
 def _first_line(message: str) -> str:
@@ -86,6 +95,7 @@ class Log:
         self.kinds: dict[str, tuple[str, int]] = {}  # what it says but for its numbers: first said so, how often
         self.others = 0  # serious lines of still more kinds
         self.crossed: set[str] = set()  # metrics whose thresholds are named as crossed
+        self._thrown: dict[str, tuple[str, int]] = {}  # k6 scenario: the first exception, how many
         self._first_line = ""
         self._first_error = ""
         self._text = bytearray()
@@ -101,6 +111,9 @@ class Log:
             self._first_error = self._first_error or line.text
         if match := _CROSSED.search(line.text):
             self.crossed |= {name.strip() for name in _split_metrics(match.group(1))}
+        if line.thrown_in is not None:
+            first, count = self._thrown.get(line.thrown_in, (line.text, 0))
+            self._thrown[line.thrown_in] = (first, count + 1)
         if line.serious:
             self._count(line.text)
         said = f"{line.level}: {line.text}\n".encode()
@@ -119,6 +132,13 @@ class Log:
     def first_error(self) -> str:
         """Return the first error's text, or the first line's, or an empty text."""
         return self._first_error or self._first_line
+
+    def thrown(self) -> tuple[Thrown, ...]:
+        """Return the iterations that an exception ended, by k6 scenario."""
+        return tuple(
+            Thrown(scenario=scenario, iterations=count, first=first)
+            for scenario, (first, count) in self._thrown.items()
+        )
 
     def content(self) -> bytes:
         """Return the lines from the first one on, as many as are kept, and whether more were said."""

@@ -261,6 +261,7 @@ def _outcome(child: Child, seen: _Seen, on_acks: OnAcks) -> LoadOutcome:
             version=figures.version,
             gomaxprocs=held_to_cores(child.execution.schedule),
             messages=tuple(notes),
+            thrown=log.thrown(),
         )
     return LoadOutcome(result, summary, aborted, seen.started_s, seen.started_within_s, failure)
 

@@ -251,6 +251,17 @@ class Threshold(Record):
     value: float | None = None
 
 
+class Thrown(Record):
+    """Iterations of the k6 scenario ``scenario`` that an exception of the script ended; ``first`` tells one.
+
+    k6 counts them among its iterations, and ends with 0 all the same.
+    """
+
+    scenario: str
+    iterations: int
+    first: str
+
+
 class LoadResult(Record):
     """What k6 itself reported of one execution. Counts are of the whole execution, warm-up included.
 
@@ -269,6 +280,7 @@ class LoadResult(Record):
     version: str = ""
     gomaxprocs: int | None = None
     messages: tuple[str, ...] = ()
+    thrown: tuple[Thrown, ...] = ()
 
 
 # "damaged" is never stored: it is what a reader makes of a trial of which a file can no longer be read.

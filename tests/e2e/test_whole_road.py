@@ -135,6 +135,28 @@ def test_a_route_that_does_not_exist_is_never_a_fast_system(program: Program) ->
     assert not analysis["variants"][0]["signals"]["traffic"]["goodput_per_s"]
 
 
+THROWS = """
+import http from 'k6/http';
+export const options = { scenarios: { main: {
+  executor: 'constant-arrival-rate', rate: 40, timeUnit: '1s', duration: '5s', preAllocatedVUs: 20 } } };
+export default function () { http.get(`${__ENV.BASE_URL}/health`); throw new Error('no such seat'); }
+"""
+
+
+def test_a_script_that_throws_after_its_answer_never_passes(program: Program) -> None:
+    (program.folder / "throws.js").write_text(THROWS)
+    done = program("run", "throws.js")
+    assert done.code == 3, done.err
+    assert re.search(r"INVALID\s+all \d+ iterations ended with an exception: no such seat", done.out), done.out
+    (variant,) = program.analysis()["variants"]
+    assert variant["signals"]["errors"]["ratio"] == 0  # each request was answered: only the log tells
+    (run,) = program.runs()
+    (thrown,) = json.loads((run / "trials" / "001" / "trial.json").read_text())["load"]["thrown"]
+    assert (thrown["scenario"], thrown["first"]) == ("main", "no such seat")
+    assert thrown["iterations"] > 150
+    assert program("show", str(run)).code == 3
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_the_window_keeps_what_was_measured(program: Program, sent: signal.Signals, code: int) -> None:
     process = program.start("run", "spike", *SHORT)

@@ -11,7 +11,7 @@ from tests.unit.synthetic import Trace, run_record, scenario, schedule, spike, w
 from ticketbench.analysis.signals import measure
 from ticketbench.analysis.validity import judge
 from ticketbench.conclusions import Validity
-from ticketbench.model import Disturbance, RunRecord, Threshold
+from ticketbench.model import Disturbance, RunRecord, Threshold, Thrown
 from ticketbench.store import TrialData
 from ticketbench.storing.histograms import Histograms
 
@@ -162,6 +162,32 @@ def test_a_request_that_k6_gave_up_may_be_answered() -> None:
     trace = spike().requests("purchase", per_s=20, status="0", expected=False, error="1050", latency_s=5.0)
     trace.counter("app.requests{method=POST,route=/purchase,status=503}", per_s=20)
     assert not has(judged(trace.build()).reasons, "somebody else")
+
+
+def threw(iterations: int, scenario: str = "load") -> Thrown:
+    return Thrown(scenario=scenario, iterations=iterations, first="boom")
+
+
+def test_a_script_that_throws_measured_something_else() -> None:
+    whole = spike().build()
+    every = judged(with_load(whole, thrown=(threw(3000),)))
+    assert every.status == "invalid"
+    assert only_reason(every) == "all 3000 iterations ended with an exception: boom"
+    many = judged(with_load(whole, thrown=(threw(240),)))
+    assert many.status == "invalid"
+    assert only_reason(many) == "240 of 3000 iterations (8 %) ended with an exception: boom"
+    few = judged(with_load(whole, thrown=(threw(60),)))
+    assert few.status == "valid"
+    assert only_reason(few) == "60 of 3000 iterations (2 %) ended with an exception: boom"
+    smoke = run_record(of=SMOKE)
+    assert judged(with_load(whole, thrown=(threw(3000),)), smoke).status == "invalid"
+
+
+def test_a_throw_in_the_warm_up_changes_no_figure_of_the_window() -> None:
+    trace = spike(warmup_s=5).requests("purchase", per_s=20, scenario="warmup", since_s=0, until_s=5)
+    found = judged(with_load(trace.build(), thrown=(threw(100, "warmup"),)), run_record(load=schedule(warmup_s=5)))
+    assert found.status == "valid"
+    assert only_reason(found) == "all 100 iterations of the warm-up ended with an exception: boom"
 
 
 def test_k6s_own_p95_against_the_histograms() -> None:

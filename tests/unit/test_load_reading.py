@@ -7,7 +7,7 @@ import pytest
 
 from ticketbench import k6
 from ticketbench.k6_process import addresses_of, everything_but
-from ticketbench.model import Ack, Slo, Threshold
+from ticketbench.model import Ack, Slo, Threshold, Thrown
 
 LATENCY = "http_req_duration{scenario:main,name:purchase}"
 SLOS = (Slo(metric=LATENCY, expression="p(95)<500"), Slo(metric="http_req_failed", expression="rate<0.01"))
@@ -117,6 +117,20 @@ def test_an_error_names_the_script_and_no_folder() -> None:
 def test_a_list_of_problems_is_kept_whole() -> None:
     (line,) = log_of({"level": "error", "msg": "There were problems:\n\t- the rate isn't specified\n\t- no duration"})
     assert line.text == "There were problems: the rate isn't specified no duration"
+
+
+def test_exceptions_of_iterations_are_told_from_what_else_was_said() -> None:
+    def line(scenario: str, text: str, source: str = "stacktrace") -> str:
+        said = f"{text}\n\tat default (file:///somewhere/else/t.js:3:59(8))\n"
+        return json.dumps({"level": "error", "msg": said, "scenario": scenario, "source": source})
+
+    lines = [line("main", f"Error: boom {n}") for n in range(5)]
+    lines += [line("warmup", "TypeError: x is undefined"), line("main", "said", source="console")]
+    lines += [json.dumps({"level": "error", "msg": "Error: down\n\tat teardown (t.js:6)", "hint": "script exception"})]
+    assert k6.Log(k6.read_log(lines)).thrown() == (
+        Thrown(scenario="main", iterations=5, first="boom 0"),
+        Thrown(scenario="warmup", iterations=1, first="TypeError: x is undefined"),
+    )
 
 
 def test_messages_are_counted_and_not_repeated() -> None:

@@ -17,6 +17,7 @@ from ticketbench.analysis import crosscheck
 from ticketbench.analysis.disturbances import Weight, disturbed
 from ticketbench.analysis.resources import host_busy_cores, label
 from ticketbench.analysis.series import Series, known
+from ticketbench.analysis.thrown import thrown
 from ticketbench.analysis.wording import listed, number, percent
 from ticketbench.conclusions import Validity, ValidityStatus
 from ticketbench.model import Environment, RunRecord
@@ -97,9 +98,12 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     performance = run.plan.scenario.shape != "functional"
     yield from _missing(trial, series, stack=run.plan.stack)
     yield from (Reason(weight, text) for weight, text in disturbed(trial, series, performance=performance))
-    if measured.requests == 0:
+    if measured.requests == 0:  # then what it threw is why
+        yield from (Reason(weight, text) for weight, text in thrown(trial, run, series))
         yield Reason("invalid", "k6 sent no request that counts: nothing was measured")
-    yield from _failing(measured, performance=performance)
+    else:  # an answer that failed is why many a script throws
+        yield from _failing(measured, performance=performance)
+        yield from (Reason(weight, text) for weight, text in thrown(trial, run, series))
     for text in crosscheck.contradictions(
         trial, series, measured, quantiles=performance, own_app=run.plan.external is None
     ):
