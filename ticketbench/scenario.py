@@ -104,6 +104,7 @@ def inspect(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> 
         slos=_slos(options),
         levels=meta.levels,
         preflight=meta.preflight,
+        any_certificate=options.get("insecureSkipTLSVerify") is True,
     )
     return scenario, schedule(script.name, options, meta.warmup)
 

@@ -1,7 +1,13 @@
 """The external stack on real servers: a real Prometheus that scrapes the course project's kind of app, and its end."""
 
+import http.server
+import shutil
+import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -172,3 +178,75 @@ def test_the_preflight_is_one_request_with_the_headers(shop: Shop) -> None:
     assert gone is not None
     with pytest.raises(EnvironmentFailure, match=r"does not answer: .*refused"):
         ask(System(gone), "")
+
+
+class Fine(http.server.BaseHTTPRequestHandler):
+    """Answers everything with 200, and logs nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+class Quiet(http.server.ThreadingHTTPServer):
+    """A client that goes away in the handshake is what is tested, and no trace is printed of it."""
+
+    def handle_error(self, *_: object) -> None:
+        return
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """Make a self-signed certificate for an address or host; the key is in the same file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing, which makes the certificate")
+    both = folder / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=shop", "-addext", f"subjectAltName={name}", "-keyout", folder / "key.pem",
+         "-out", folder / "certificate.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    both.write_bytes((folder / "key.pem").read_bytes() + (folder / "certificate.pem").read_bytes())
+    return both
+
+
+@contextmanager
+def https(both: Path) -> Iterator[System]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    with Quiet(("127.0.0.1", 0), Fine) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        target = parse_address("--target", f"https://127.0.0.1:{server.server_address[1]}", [])
+        assert target is not None
+        try:
+            yield System(target)
+        finally:
+            server.shutdown()
+
+
+def test_a_certificate_that_k6_would_refuse_is_told_before_the_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with https(certificate(tmp_path, "IP:127.0.0.1")) as system:
+        with pytest.raises(EnvironmentFailure, match=r"certificate is not trusted: self.signed certificate$") as caught:
+            ask(system, "")
+        assert "insecureSkipTLSVerify: true" in caught.value.hint
+        assert "SSL_CERT_FILE" in caught.value.hint
+        assert ask(system, "", any_certificate=True) == 200
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        assert ask(system, "") == 200
+
+
+def test_a_certificate_of_another_host_is_refused_without_naming_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with https(certificate(tmp_path, "DNS:shop.example")) as system:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        with pytest.raises(EnvironmentFailure, match=r"not trusted: .*mismatch.*'<target>'"):
+            ask(system, "")

@@ -281,3 +281,9 @@ def test_check_names_what_weakens_a_script(k6_command: tuple[str, ...], tmp_path
     for part in ("http_req_failed", "dropped_iterations", "no warm-up", "shorter than 20 s", "abortOnFail"):
         assert len([text for text in warnings if part in text]) == 1, part
     assert len(warnings) == 5
+
+
+def test_whether_k6_checks_certificates_is_known(k6_command: tuple[str, ...], tmp_path: Path) -> None:
+    for options, unchecked in (("{ insecureSkipTLSVerify: true }", True), ("{}", False)):
+        item, _ = scenario.inspect(k6_command, script(tmp_path, with_options(options)), {})
+        assert item.any_certificate is unchecked

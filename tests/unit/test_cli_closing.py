@@ -101,7 +101,7 @@ def test_the_machine_is_suspected_only_where_nothing_else_is_at_fault() -> None:
     ("kind", "advice"),
     [
         ("connection refused", "start the system"),
-        ("certificate not trusted", "insecureSkipTLSVerify: true in the options of spike.js"),
+        ("certificate not trusted", "insecureSkipTLSVerify: true in the script's options"),
         ("blocked address", "the target's own host"),
         ("401", "give --header"),
         ("500", "in the report which requests failed with 500, and in its own log why"),

@@ -18,6 +18,7 @@ from ticketbench.analysis.validity import (
 from ticketbench.conclusions import Analysis, TrialAnalysis
 from ticketbench.levels import level_text
 from ticketbench.model import Level, Plan
+from ticketbench.stack.external import TRUST
 
 # In the words of docs/signals.md: nobody is at the target's address, or the way there is closed.
 _NOBODY_THERE: Final = frozenset({"connection refused", "no such host", "dial error", "dial time-out", "DNS error"})
@@ -28,14 +29,6 @@ _NOT_LET_IN: Final = frozenset({"401", "403"})
 _SPARE: Final = 1.2
 # Longer than this nobody waits for a hundred requests: then it is the rate that is to be raised.
 _LONGEST_ADVISED_S: Final = 600.0
-
-
-def certificate_remedy(script: str) -> str:
-    """Return what makes k6 accept a certificate that no known authority has signed."""
-    return (
-        f"set insecureSkipTLSVerify: true in the options of {script}, or name the authority's certificate with"
-        " SSL_CERT_FILE"
-    )
 
 
 def remedies(plan: Plan, analysis: Analysis, run: Path) -> list[str]:
@@ -111,7 +104,7 @@ def _of_answers(plan: Plan, trial: TrialAnalysis, run: Path) -> list[str]:
         return told
     kind = max(by_kind, key=lambda each: by_kind[each])
     if kind in _NOT_TRUSTED:
-        return [certificate_remedy(script)]
+        return [TRUST]
     if kind in _NOBODY_THERE and plan.external is not None:
         return ["start the system, look in its own log why it ended, and run the same again"]
     if kind in _NOT_LET_IN and plan.external is not None:

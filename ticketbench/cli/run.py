@@ -167,7 +167,11 @@ def _measure(
         levels = [variant.levels for variant in undertaking.plan.variants]
         stack = provided.stack(name, levels, draw, keep=options.keep)
     else:
-        stack = ExternalStack(name, provided.binaries, system, draw, preflight=undertaking.plan.scenario.preflight)
+        asked_first = undertaking.plan.scenario
+        stack = ExternalStack(
+            name, provided.binaries, system, draw, preflight=asked_first.preflight,
+            any_certificate=asked_first.any_certificate,
+        )  # fmt: skip
     failure: TicketbenchError | None = None
     try:
         with signals.listening():

@@ -28,6 +28,10 @@ from ticketbench.stack.state import StateFile, remove, take_down_leftovers
 PARTS: Final = ("k6", "prometheus")
 # A system that lets a single request wait longer than this before any load is down for every purpose of a load test.
 PREFLIGHT_S: Final = 10.0
+# What makes k6 accept a certificate that no known authority has signed.
+TRUST: Final = (
+    "set insecureSkipTLSVerify: true in the script's options, or name its authority's certificate with SSL_CERT_FILE"
+)
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,25 @@ class System:
 class ExternalStack:
     """A system that is already there; implements :class:`ticketbench.stack.Stack`.
 
-    ``preflight`` is the path that is asked for once before each load, the target's own address where it is empty.
+    ``preflight`` is the path that is asked for once before each load, the target's own address where it is empty;
+    ``any_certificate`` whether k6 is told not to check the target's certificate, which is then not checked here either.
     """
 
     def __init__(
-        self, run_id: str, binaries: Binaries, system: System, emit: Emit = ignore, *, preflight: str = ""
+        self,
+        run_id: str,
+        binaries: Binaries,
+        system: System,
+        emit: Emit = ignore,
+        *,
+        preflight: str = "",
+        any_certificate: bool = False,
     ) -> None:
         self._binaries = binaries
         self._system = system
         self._emit = emit
         self._preflight = preflight
+        self._any_certificate = any_certificate
         self._file = StateFile(run_id, keep=False)
         self._launcher = Launcher(self._file.state.stack_id, self._file, ends_with_us=True)
         self._prometheus: PrometheusServer | None = None
@@ -82,7 +95,7 @@ class ExternalStack:
 
     def start(self) -> Servers:
         """Ask the target once, then bring up Prometheus. Raises EnvironmentFailure, with everything stopped again."""
-        ask(self._system, self._preflight)
+        self._ask()
         try:
             take_down_leftovers(self._emit)
             self._file.create()
@@ -111,7 +124,7 @@ class ExternalStack:
             raise RuntimeError("the stack is not started")
         if (why := prometheus.dead()) is not None:
             raise EnvironmentFailure(f"prometheus died: {why}")
-        ask(self._system, self._preflight)
+        self._ask()
         target = self._system.target
         return Endpoints(
             base_url=target.url,
@@ -128,6 +141,9 @@ class ExternalStack:
             headers=self._system.headers,
             source=self._system.source,
         )
+
+    def _ask(self) -> None:
+        ask(self._system, self._preflight, any_certificate=self._any_certificate)
 
     def _ours(self, prometheus: PrometheusServer) -> tuple[Component, ...]:
         launched = prometheus.launched
@@ -161,19 +177,28 @@ class ExternalStack:
                 self._prometheus.launched = None
 
 
-def ask(system: System, path: str) -> int:
+def ask(system: System, path: str, *, any_certificate: bool = False) -> int:
     """Send the target one GET with the run's headers and return the answer's status; any answer will do.
 
-    Raises EnvironmentFailure where there is none. Redirects are not followed.
+    Raises EnvironmentFailure where there is none, or where the target shows a certificate that k6 would refuse with
+    every request. Redirects are not followed.
     """
     target = system.target
     url = f"{target.url}{path}"
     try:
         with httpx.Client(
-            trust_env=False, verify=_certificates(target), timeout=PREFLIGHT_S, follow_redirects=False
+            trust_env=False,
+            verify=False if any_certificate else _as_k6_checks(),
+            timeout=PREFLIGHT_S,
+            follow_redirects=False,
         ) as client:
             return client.get(url, headers=dict(system.headers)).status_code
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        if (distrust := _distrust(error)) is not None:
+            raise EnvironmentFailure(
+                f"the target's certificate is not trusted: {distrust.replace(target.host, '<target>')}",
+                f"k6 would refuse it with every request, so no load was sent: {TRUST}",
+            ) from error
         raise EnvironmentFailure(
             # the message is kept with a trial, the hint is not: the host's name stays out of the run directory
             f"the target does not answer: {_why(error).replace(target.host, '<target>')}",
@@ -181,9 +206,20 @@ def ask(system: System, path: str) -> int:
         ) from error
 
 
-def _certificates(target: Address) -> ssl.SSLContext | bool:
-    """Return how to check the target's certificate: on the loopback nobody is between, and none has a real one."""
-    return False if target.on_loopback else ssl.create_default_context()
+def _as_k6_checks() -> ssl.SSLContext:
+    """Return how to check a certificate: as k6 does, whose authorities SSL_CERT_FILE and SSL_CERT_DIR name as well."""
+    context = ssl.create_default_context()
+    context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT  # newer Pythons set it, and refuse what k6 takes
+    return context
+
+
+def _distrust(error: BaseException | None) -> str | None:
+    """Return why the certificate was refused, None where that is not what went wrong."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return str(error.verify_message).rstrip(".")
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _why(error: Exception) -> str:
