@@ -24,6 +24,9 @@ MAX_CONNECTIONS_OF_TARGET: Final = 280
 OVERHEAD_PER_TRIAL_S: Final = 3.4
 # What the first trial waits for beside that: servers 1.2 s, and Prometheus to find its targets 2.6 s.
 START_S: Final = 4.0
+# The same on the Docker stack, where each container takes the engine 0.5 s, k6's too.
+OVERHEAD_PER_TRIAL_DOCKER_S: Final = 6.0
+START_DOCKER_S: Final = 6.0
 # Taking the stack down, judging and reporting.
 CONCLUDE_S: Final = 1.5
 
@@ -152,12 +155,14 @@ def planned(plan: Plan, trials: Sequence[Trial] | None = None) -> Planned:
 
     The stack's start counts to the first trial. A closed model may be done earlier than its schedule says.
     """
+    docker = plan.stack == "docker"
+    beyond_s = OVERHEAD_PER_TRIAL_DOCKER_S if docker else OVERHEAD_PER_TRIAL_S
     todo = [
-        PlannedTrial(trial.position, trial.variant, plan.schedules[trial.variant].total_s + OVERHEAD_PER_TRIAL_S)
+        PlannedTrial(trial.position, trial.variant, plan.schedules[trial.variant].total_s + beyond_s)
         for trial in (plan.trials if trials is None else trials)
     ]
     if todo:
-        todo[0] = replace(todo[0], expected_s=todo[0].expected_s + START_S)
+        todo[0] = replace(todo[0], expected_s=todo[0].expected_s + (START_DOCKER_S if docker else START_S))
     return Planned(
         scenario=plan.scenario.name,
         trials=tuple(todo),

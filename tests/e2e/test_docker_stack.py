@@ -67,7 +67,7 @@ def run(program: Program, engine: Engine, stack_images: dict[str, str]) -> Itera
     names = [path.name for path in program.folder.glob("reports/*")]
     left = engine.left(*(f"ticketbench.run={name}" for name in names))
     if left:
-        program("down", "--force")
+        program("down")
     assert not left, f"left in the engine: {left}"
 
 
@@ -219,6 +219,16 @@ def test_after_a_kill_everything_is_found_and_taken_down(run: Program, engine: E
     assert not engine.left(f"ticketbench.run={name}")
 
 
+def test_a_run_of_another_folder_is_seen_and_never_ended(run: Program) -> None:
+    process = run.start("run", "spike", *DOCKER, *SHORT)
+    await_line(process, "window")
+    other = {"TICKETBENCH_STATE": str(run.folder / "other")}
+    assert f"{only_run(run).name}" in run("status", **other).out
+    assert "left alone, it is in use by a run of another user" in run("down", "--force", **other).err
+    _, err = process.communicate(timeout=120)
+    assert process.returncode in {0, 1, 3}, err
+
+
 def test_the_next_run_takes_down_what_a_killed_one_left(run: Program, engine: Engine) -> None:
     process = run.start("run", "smoke", *DOCKER)
     await_line(process, "reset")
@@ -349,6 +359,17 @@ def test_a_container_that_is_killed_in_mid_trial(run: Program, engine: Engine) -
     assert (only_run(run) / "trials" / "001" / "series.csv.gz").exists()
 
 
+def test_a_container_that_is_paused_in_mid_trial(run: Program, engine: Engine) -> None:
+    process = run.start("run", "spike", *DOCKER, *SHORT)
+    await_line(process, "window")
+    engine("pause", engine.container("postgres", only_run(run).name))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 4, err
+    assert "postgres died in mid-trial: it was paused (docker pause)" in err
+    # it was let go on, so that the ledger could be read
+    assert (only_run(run) / "trials" / "001" / "ledger.csv.gz").exists()
+
+
 def test_somebody_elses_project_is_never_touched(run: Program, engine: Engine, stack_images: dict[str, str]) -> None:
     image = stack_images.get("TICKETBENCH_IMAGE_REDIS", "redis:8.0.3")
     # as `docker compose -f compose/compose.yaml up` labels what it makes
@@ -357,7 +378,7 @@ def test_somebody_elses_project_is_never_touched(run: Program, engine: Engine, s
     )
     try:
         assert run("run", "smoke", *DOCKER).code == 0
-        run("down", "--force")
+        run("down")
         assert engine("inspect", "-f", "{{.Id}}", theirs) == theirs
     finally:
         engine("rm", "-v", theirs)

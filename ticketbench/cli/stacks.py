@@ -99,8 +99,8 @@ def down(*, force: bool) -> int:
         return EXIT_OK
     failures: list[EnvironmentFailure] = []
     for stack in found:
-        if not force and (why := _spared(stack)):
-            print(f"{stack.stack_id}: left alone, {why} (--force ends it too)", file=sys.stderr)
+        if why := _spared(stack, force=force):
+            print(f"{stack.stack_id}: left alone, {why}", file=sys.stderr)
             continue
         try:
             state.remove(stack)
@@ -113,12 +113,19 @@ def down(*, force: bool) -> int:
     return EXIT_OK
 
 
-def _spared(stack: state.StackState) -> str:
-    """Return why a stack is not to be taken down without being told to; empty where it is."""
+def _spared(stack: state.StackState, *, force: bool) -> str:
+    """Return why a stack is not to be taken down; empty where it is.
+
+    Somebody else's run is not ours to end, however it is asked for: whoever means it uses that run's own folder.
+    """
+    if stack.elsewhere and stack.in_use:
+        return "it is in use by a run of another user, or under another TICKETBENCH_STATE"
+    if force:
+        return ""
     if stack.in_use:
-        return "its run is still going on"
+        return "its run is still going on (--force ends it too)"
     if stack.elsewhere and stack.keep:
-        return "it was kept by another user, or under another TICKETBENCH_STATE"
+        return "it was kept by another user, or under another TICKETBENCH_STATE (--force ends it too)"
     return ""
 
 

@@ -10,7 +10,7 @@ import requests
 from ticketbench.stack.containers import bodies
 from ticketbench.stack.containers.engine import DockerException, Engine, spoken
 
-_EVENTS: Final = ("die", "oom", "pause", "unpause")
+_EVENTS: Final = ("die", "oom", "pause")
 _MEGABYTE: Final = 1024**2
 
 
@@ -25,6 +25,7 @@ class ContainerWatch:
         self._lock = threading.Lock()
         self._fates: dict[str, str] = {}
         self._short_of_memory: set[str] = set()
+        self._paused: set[str] = set()
         self._silent = False
         self._closed = False
         with spoken("tell what happens to containers"):
@@ -36,8 +37,16 @@ class ContainerWatch:
         self._thread.start()
 
     def fate(self, container_id: str) -> str | None:
-        """Return what became of a container that should run; None while it runs, as far as is known."""
+        """Return what became of a container that should run; None while it runs, as far as is known.
+
+        One that was paused is let go on, so that what is left can be salvaged, and so this is told once.
+        """
         with self._lock:
+            if container_id in self._paused:
+                self._paused.discard(container_id)
+                with contextlib.suppress(DockerException, requests.RequestException):  # somebody else was quicker
+                    self._client.api.unpause(container_id)
+                return "it was paused (docker pause)"
             if container_id in self._fates:
                 return self._fates[container_id]
             return "the Docker engine has gone away" if self._silent else None
@@ -72,9 +81,7 @@ class ContainerWatch:
                 attributes.get("exitCode", "?"), short_of_memory=container_id in self._short_of_memory
             )
         elif action == "pause":
-            self._fates[container_id] = "paused (docker pause)"
-        elif action == "unpause" and self._fates.get(container_id, "").startswith("paused"):
-            del self._fates[container_id]
+            self._paused.add(container_id)
 
 
 def ended_text(exit_code: str, *, short_of_memory: bool) -> str:
