@@ -129,6 +129,24 @@ def test_a_steady_rate_is_of_the_even_flow_and_its_slowest_answers_count() -> No
     assert m.signals.latency_s.p99 == pytest.approx(4.0, rel=0.3)
 
 
+def test_a_backlog_that_is_cleared_within_the_window_is_no_goodput_beyond_what_was_offered() -> None:
+    # what the warm-up had piled up is served first: next to nothing of the window's in its first seconds, then more
+    trace = Trace(seconds=24).requests("purchase", per_s=lambda s: 5 if s < 4 else 119)
+    m = measured(trace.build(), run_record(of=STEADY, load=schedule(seconds=24)))
+    traffic = m.signals.traffic
+    assert traffic.offered_per_s == 100
+    assert traffic.goodput_per_s == traffic.requests_per_s == pytest.approx(100)
+    # a cost is of a time and of what was answered in it, backlog or not: (2 x 5 + 20 x 119) / 22 a second
+    assert m.per_request["cpu_app_s"] == pytest.approx(0.6 / ((2 * 5 + 20 * 119) / 22))
+
+
+def test_what_a_system_that_falls_behind_still_answers_after_the_window_is_no_goodput_of_it() -> None:
+    trace = Trace(seconds=30, drain_s=20).requests("purchase", per_s=60, until_s=50)
+    m = measured(trace.build(), run_record(of=STEADY))
+    assert m.signals.traffic.offered_per_s == 100
+    assert m.signals.traffic.goodput_per_s == pytest.approx(60)
+
+
 def test_the_answers_after_the_last_arrival_stretch_a_transient_and_not_what_was_offered() -> None:
     m = measured(spike(drain_s=10).build())
     assert m.signals.traffic.offered_per_s == m.signals.traffic.achieved_per_s == pytest.approx(100)

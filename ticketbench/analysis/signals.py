@@ -6,7 +6,9 @@ warm-up is a time of the same k6 scenario is cut to the window.
 
 What a rate is taken over: a transient's is the whole event up to its last answer. A steady one's is the time in which
 the flow is even, whole seconds from :data:`EDGE_S` after the window's start to its end: the first journeys wait for
-their jitter, and k6's series lag, so the first seconds show too little and those after the end too much.
+their jitter, and k6's series lag, so the first seconds show too little and those after the end too much. Where those
+seconds show more than all requests over the scheduled window, they cleared work that had piled up before, as after a
+warm-up that was too much for the system: then it is the latter, so that goodput never exceeds what was offered.
 """
 
 import math
@@ -244,11 +246,16 @@ class _Traffic:
         return Traffic(
             offered_per_s=None if self.offered is None else self.offered / self._load_s,
             achieved_per_s=None if self.started is None else self.started / self._load_s,
-            goodput_per_s=_per_s(good, self._window, self._even) if measured else None,
-            requests_per_s=_per_s(rows, self._window, self._even) if measured else None,
+            goodput_per_s=self._rate(good) if measured else None,
+            requests_per_s=self._rate(rows) if measured else None,
             dropped=self._dropped,
             good=_total(good),
         )
+
+    def _rate(self, rows: "Histograms") -> float:
+        per_s = _per_s(rows, self._window, self._even)
+        # No request that counts lies outside of ``rows``: more a second than this was never asked for.
+        return per_s if self._even is None else min(per_s, float(rows.count.sum()) / self._load_s)
 
 
 def _per_s(rows: "Histograms", window: Window, even: tuple[float, float] | None) -> float:
