@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.unit.synthetic import Trace, run_record, scenario, schedule, spike, without
+from tests.unit.synthetic import T0, Trace, run_record, scenario, schedule, spike, without
 from ticketbench.analysis.signals import measure
 from ticketbench.analysis.validity import judge
 from ticketbench.conclusions import Validity
-from ticketbench.model import Disturbance, RunRecord, Threshold, Thrown
+from ticketbench.model import Disturbance, ExternalSystem, RunRecord, Threshold, Thrown
 from ticketbench.store import TrialData
 from ticketbench.storing.histograms import Histograms
 
@@ -144,12 +145,32 @@ def test_histograms_that_miss_seconds() -> None:
     assert "k6 counted 3000 requests and its stored histograms hold 2800" in only_reason(found)
 
 
+def stranger_of_an_external_system(trial: TrialData) -> tuple[str, ...]:
+    run = run_record(stack="external")
+    system = ExternalSystem(scheme="http", where="loopback", port=8000, path="")
+    return judged(trial, run.model_copy(update={"plan": run.plan.model_copy(update={"external": system})})).reasons
+
+
+def test_requests_of_iterations_that_k6_interrupted_are_nobody_elses() -> None:
+    trace = spike(warmup_s=5).requests("purchase", per_s=20, scenario="warmup", since_s=0, until_s=5)
+    run = run_record(load=schedule(warmup_s=5))
+    # two scenarios end with up to 50 virtual users each in mid-request: 100, and 1 % of 3100 besides
+    trace.extra["app.requests{method=POST,route=/purchase,status=503}"] = np.where(trace.t > T0 + 5, 130.0, 0.0)
+    assert judged(trace.build(), run).reasons == ()
+    trace.extra["app.requests{method=POST,route=/purchase,status=503}"] *= 1.1
+    assert "the app answered 3243 requests and k6 counted 3100" in only_reason(judged(trace.build(), run))
+
+
 def test_the_apps_count_against_k6s() -> None:
     trace = spike()
     assert judged(trace.counter("app.requests{method=GET,route=/ready,status=200}", per_s=0.3).build()).reasons == ()
     stranger = judged(trace.counter("app.requests{method=GET,route=/matches,status=200}", per_s=20).build())
     assert stranger.status == "lower_bound"
-    assert "somebody else used the system" in only_reason(stranger)
+    assert "the app answered 3609 requests and k6 counted 3000" in only_reason(stranger)
+    assert "somebody" in only_reason(stranger)
+    assert "somebody else" not in only_reason(stranger)  # who should know the address of an app of ours?
+    external = stranger_of_an_external_system(trace.build())
+    assert any(reason.endswith("somebody else used the system, which can do at least this") for reason in external)
     fewer = spike().build()
     assert fewer.series is not None
     fewer.series["app.requests{method=POST,route=/purchase,status=201}"] *= 0.5

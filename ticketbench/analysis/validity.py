@@ -118,7 +118,7 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     here = run.plan.external is not None and run.plan.external.where == "loopback"
     yield from _others(series, edges, run.environment.cores, theirs_too=here)
     yield from _sources(trial, series, edges)
-    for text in crosscheck.strangers(trial, series):
+    for text in crosscheck.strangers(trial, series, own_app=run.plan.external is None):
         yield Reason("lower_bound", text)
     if run.plan.external is not None:
         yield from _of_external(series)
