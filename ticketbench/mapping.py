@@ -68,7 +68,7 @@ KNOWN: Final[dict[str, Known]] = {
 }
 
 _KEYS: Final = ("title", "samples", "signal", "resource")
-_SIGNAL_KEYS: Final = ("column", "kind", "query", "labels", "component")
+_SIGNAL_KEYS: Final = ("column", "kind", "query", "labels", "component", "optional")
 _RESOURCE_KEYS: Final = ("name", "used", "capacity", "queue", "unit")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _PLACEHOLDER: Final = re.compile(r"\$([A-Za-z_]\w*)")
@@ -81,7 +81,8 @@ _SELECTOR: Final = re.compile(rf"\s*{_MATCHER}(?:\s*,\s*{_MATCHER})*\s*,?\s*")
 class Query:
     """One query: the column's ``name``, its fixed labels, and the labels that are taken over (ours: theirs).
 
-    ``constant`` stands for the query where a resource's capacity is a plain number.
+    ``constant`` stands for the query where a resource's capacity is a plain number. ``optional``: many systems do not
+    export it, so that it is missing is not worth a word.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Query:
     fixed: Mapping[str, str]
     labels: Mapping[str, str]
     constant: float | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,11 @@ class _Reader:
                 )
         elif "component" in raw:
             self.problems.append(f"{where}: {name} takes no component")
-        return [Query(name, known.kind, known.unit, query, fixed, self._labels(where, name, known, raw))]
+        labels = self._labels(where, name, known, raw)
+        optional = raw.get("optional", False)
+        if not isinstance(optional, bool):
+            self.problems.append(f"{where}: optional = {optional!r} is not possible: known are true, false")
+        return [Query(name, known.kind, known.unit, query, fixed, labels, optional=optional is True)]
 
     def _labels(self, where: str, name: str, known: Known, raw: Mapping[str, Any]) -> dict[str, str]:
         labels = raw.get("labels", {})

@@ -102,6 +102,8 @@ Where = Literal["loopback", "remote"]
 # Stands for a header's value in a command that repeats a run. Nobody means it: where it is given, it is refused.
 PLACEHOLDER: Final = "<value>"
 SignalKind = Literal["counter", "gauge"]
+# The route of requests that are too many kinds to be told apart (collecting/naming.py): a group, and no address.
+OTHER_ROUTE: Final = "(other)"
 
 
 class MappedSignal(Record):

@@ -76,7 +76,9 @@ def test_a_generator_that_waits_for_a_core_on_a_full_machine() -> None:
     trace.counter("run_delay_s{component=k6}", per_s=0.4)
     found = judged(trace.build())
     assert found.status == "invalid"
-    assert "k6 waited 40 % of the time for a core while the machine was 98 % busy" in only_reason(found)
+    assert "on average 0.4 of k6's threads waited for a core while the machine was 98 % busy" in only_reason(found)
+    trace.counter("run_delay_s{component=k6}", per_s=2.15)  # of several threads: no share of the time
+    assert "on average 2.15 of k6's threads waited for a core" in only_reason(judged(trace.build()))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,11 @@ def test_a_window_too_short() -> None:
     assert judged(spike(seconds=15).build(), run_record(load=schedule(seconds=15))).status == "valid"
     few = judged(Trace().requests("purchase", per_s=3).build(), run_record(load=schedule(per_s=3)))
     assert few.status == "invalid"
-    assert "90 requests towards the goal are too few" in only_reason(few)
+    assert only_reason(few).endswith(
+        "90 requests towards the goal are too few: a p95 needs 100; raise the rate or the duration"
+    )
+    closed = judged(Trace().requests("purchase", per_s=3).build(), run_record(load=schedule(open_model=False)))
+    assert only_reason(closed).endswith("let more virtual users ask, or for longer")  # it has no rate
 
 
 def test_missing_series_are_named() -> None:
@@ -255,6 +261,25 @@ def test_a_route_that_does_not_exist_is_never_a_fast_system(shape: Any) -> None:
     found = judged(trace.build(), run_record(of=of))
     assert found.status == "invalid"
     assert found.reasons[0] == ("POST /tickets/buy does not exist: 100 % of its 3000 requests were answered 404")
+
+
+def test_a_group_of_addresses_is_not_called_a_route_that_does_not_exist() -> None:
+    trace = Trace().requests("(other)", per_s=100, method="GET", status="404", expected=False, latency_s=0.001)
+    found = judged(trace.build(), run_record(of=scenario(goal=None)))
+    assert found.status == "invalid"
+    assert found.reasons[0] == (
+        "GET requests went to too many addresses to tell apart, and 100 % of these 3000 were answered 404: give"
+        " requests whose address varies a name tag"
+    )
+
+
+def test_why_nothing_of_the_goal_succeeded_is_told_of_the_goal_and_in_words() -> None:
+    trace = Trace().requests("purchase", per_s=90, status="0", expected=False, error="1212", latency_s=1e-4)
+    trace.requests("purchase", per_s=10, status="500", expected=False).requests("matches", per_s=100, method="GET")
+    assert has(
+        judged(trace.build()).reasons,
+        "not one request towards the goal succeeded (2700 x connection refused, 300 x 500): there is no latency",
+    )
 
 
 def test_a_404_that_the_script_expects_is_an_answer() -> None:

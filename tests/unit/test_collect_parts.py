@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ticketbench.analysis.series import parse_column
-from ticketbench.collecting.naming import MOST_ROUTES, OTHER_ROUTE, app_column, column, route, routes_of, sampler_column
+from ticketbench.collecting.naming import MOST_ROUTES, app_column, column, route, routes_of, sampler_column
 from ticketbench.collecting.native import Histogram
 from ticketbench.collecting.series import Frame, add_app, add_counters, continued, forward
+from ticketbench.model import OTHER_ROUTE
 
 BASE = "http://127.0.0.1:8000"
 

@@ -24,6 +24,7 @@ labels = { status = "code" }
 [[signal]]
 column = "cpu_s"
 component = "postgres"
+optional = true
 query = 'sum(pg_cpu{$selector})'
 
 [[resource]]
@@ -59,6 +60,7 @@ def test_a_mapping_gives_a_query_for_each_column(tmp_path: Path) -> None:
     ]
     assert mapping.queries[0].labels == {"status": "code"}
     assert mapping.queries[-1].constant == 50
+    assert [query.name for query in mapping.queries if query.optional] == ["cpu_s"]
 
 
 def test_what_is_recorded_holds_no_query(tmp_path: Path) -> None:
@@ -88,6 +90,7 @@ labels = { route = "handler" }
 [[signal]]
 column = "memory_bytes"
 component = "kafka"
+optional = "yes"
 
 [[resource]]
 name = "Seats left"
@@ -103,6 +106,7 @@ used = "x"
         "signal 2: label 'route' is not possible: app.inflight takes none",
         "signal 3: query is missing",
         "signal 3: component = 'kafka' is not known: known are app, postgres, redis",
+        "signal 3: optional = 'yes' is not possible: known are true, false",
         "resource 1: name = 'Seats left' is not possible",
         "resource 1: used and capacity belong together",
     ):

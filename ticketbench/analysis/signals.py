@@ -84,6 +84,7 @@ class RouteData:
 class Measurement:
     """What one trial comes to, before it is judged. ``latency`` is of the successful goal requests.
 
+    ``goal_ended`` counts the goal requests by what they came to, the most frequent first: a status, or what went wrong.
     ``offered`` and ``started`` are iterations of the window (None: a closed model, or not measured).
     """
 
@@ -97,6 +98,7 @@ class Measurement:
     requests: int
     failed: int
     goal_requests: int
+    goal_ended: dict[str, int]
     offered: float | None
     started: float | None
 
@@ -141,6 +143,7 @@ def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
         requests=_total(rows),
         failed=sum(errors.by_kind.values()),
         goal_requests=_total(goal),
+        goal_ended=_ended(goal),
         offered=traffic.offered,
         started=traffic.started,
     )
@@ -293,6 +296,13 @@ def _errors(rows: "Histograms", *, measured: bool) -> Errors:
             answered[answer.status] += count
     ratio = min(1.0, sum(by_kind.values()) / total) if measured and total > 0 else None
     return Errors(ratio=ratio, by_kind=dict(by_kind.most_common()), answered=dict(answered.most_common()))
+
+
+def _ended(rows: "Histograms") -> dict[str, int]:
+    ended: Counter[str] = Counter()
+    for answer, count in _by_answer(rows):
+        ended[error_kind(answer)] += count
+    return dict(ended.most_common())
 
 
 def _routes(rows: "Histograms") -> Iterable[RouteData]:

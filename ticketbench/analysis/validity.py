@@ -6,7 +6,6 @@ knowing, and changes nothing. A functional scenario makes no performance claim: 
 applies to it, its thresholds decide the rest.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from ticketbench.analysis.series import Series, known
 from ticketbench.analysis.thrown import thrown
 from ticketbench.analysis.wording import listed, number, percent
 from ticketbench.conclusions import Validity, ValidityStatus
-from ticketbench.model import Environment, RunRecord
+from ticketbench.model import OTHER_ROUTE, Environment, RunRecord
 
 if TYPE_CHECKING:
     from ticketbench.analysis.signals import Measurement
@@ -31,8 +30,8 @@ ACHIEVED_SHARE: Final = 0.95
 # A single-threaded server at 85 % makes a request wait for 2.8 service times (M/D/1: rho / (2 (1 - rho))); of k6's 0.5
 # to 1 ms a request that is 1.5 to 3 ms of latency that are k6's own.
 K6_CPU_SHARE: Final = 0.85
-# Seconds that k6 was runnable without a core, per second. It handles one event after another, so an answer that comes
-# in meets a waiting k6 with this probability.
+# Seconds that k6's threads were runnable without a core, per second: so many of them wait at a time. It handles one
+# event after another, so an answer that comes in meets a waiting k6 with up to this probability.
 K6_RUN_DELAY: Final = 0.2
 HOST_BUSY: Final = 0.95
 # CPU that somebody else took, as a share of the machine. 15 % is where results moved visibly on two shared cores; with
@@ -112,7 +111,8 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
         yield Reason("invalid", text)
     if not performance:
         return
-    yield from _too_short(measured, run.plan.scenario.shape)
+    schedule = run.plan.schedules[trial.record.trial.variant]
+    yield from _too_short(measured, run.plan.scenario.shape, open_model=schedule.open_model)
     generator = _Generator(series, edges, run.environment, generator_cores(trial, run.environment))
     yield from _load(measured, generator)
     here = run.plan.external is not None and run.plan.external.where == "loopback"
@@ -177,18 +177,22 @@ def _failing(measured: "Measurement", *, performance: bool) -> Iterator[Reason]:
         only_404 = performance and set(route.by_status) == {"404"}
         missing = route.requests if only_404 else route.unexpected_404
         if route.requests >= ROUTE_MISSING_REQUESTS and missing >= ROUTE_MISSING_SHARE * route.requests:
+            share = percent(missing / route.requests)
             yield Reason(
                 "invalid",
-                f"{route.method} {route.name} does not exist: {percent(missing / route.requests)} of its"
-                f" {route.requests} requests were answered 404",
+                f"{route.method} requests went to too many addresses to tell apart, and {share} of these"
+                f" {route.requests} were answered 404: give requests whose address varies a name tag"
+                if route.name == OTHER_ROUTE
+                else f"{route.method} {route.name} does not exist: {share} of its {route.requests} requests were"
+                " answered 404",
             )
     sold_out = SOLD_OUT in measured.signals.errors.answered
     if performance and measured.goal_requests and not measured.latency.count and not sold_out:
-        statuses = Counter[str]()
-        for route in measured.routes:
-            statuses.update(route.by_status)
-        kinds = listed(f"{count} x {status}" for status, count in statuses.most_common())
-        yield Reason("invalid", f"not one request towards the goal succeeded ({kinds}): nothing was measured of a sale")
+        kinds = listed(f"{count} x {kind}" for kind, count in measured.goal_ended.items())
+        yield Reason(
+            "invalid",
+            f"not one request towards the goal succeeded ({kinds}): there is no latency and no goodput to tell",
+        )
     if measured.failed > MOST_FAILING * measured.requests:
         by_kind = measured.signals.errors.by_kind
         kinds = listed(f"{count} x {kind}" for kind, count in by_kind.items())
@@ -207,7 +211,7 @@ def _failing(measured: "Measurement", *, performance: bool) -> Iterator[Reason]:
 # --- load -------------------------------------------------------------------------------------------------------------
 
 
-def _too_short(measured: "Measurement", shape: str) -> Iterator[Reason]:
+def _too_short(measured: "Measurement", shape: str, *, open_model: bool) -> Iterator[Reason]:
     if shape == "steady" and measured.window_s < SHORTEST_STEADY_S:
         yield Reason(
             "invalid",
@@ -215,10 +219,11 @@ def _too_short(measured: "Measurement", shape: str) -> Iterator[Reason]:
             f" {number(SHORTEST_STEADY_S)} s: set duration={number(SHORTEST_STEADY_S)} or more",
         )
     if measured.requests > 0 and measured.goal_requests < FEWEST_GOAL_REQUESTS:
+        more = "raise the rate or the duration" if open_model else "let more virtual users ask, or for longer"
         yield Reason(
             "invalid",
             f"{measured.goal_requests} requests towards the goal are too few: a p95 needs {FEWEST_GOAL_REQUESTS};"
-            " raise the rate or the duration",
+            f" {more}",
         )
 
 
@@ -243,7 +248,7 @@ class _Generator:
         delayed = self._run_delay is not None and self._run_delay > K6_RUN_DELAY
         if delayed and self._host is not None and self._host >= HOST_BUSY:
             return (
-                f"k6 waited {percent(self._run_delay or 0)} of the time for a core while the machine was"
+                f"on average {number(self._run_delay or 0)} of k6's threads waited for a core while the machine was"
                 f" {percent(self._host)} busy"
             )
         return ""

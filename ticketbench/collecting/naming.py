@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-OTHER_ROUTE: Final = "(other)"
+from ticketbench.model import OTHER_ROUTE
+
 # A script that tags nothing has one name for each address; beyond this many nobody reads them.
 MOST_ROUTES: Final = 60
 

@@ -180,7 +180,7 @@ def _ask(
             continue
         known = True
         frame.add(_column(query, answer, source), continued(values) if query.kind == "counter" else values)
-    return [] if known else [f"{name} is missing: its query gave nothing in the trial's time"]
+    return [] if known or query.optional else [f"{name} is missing: its query gave nothing in the trial's time"]
 
 
 def _values(frame: Frame, answer: Answer, offset_s: float) -> Values:
