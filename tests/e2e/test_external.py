@@ -187,6 +187,8 @@ def test_the_starter_runs_as_written_and_is_never_overwritten(program: Program) 
         server.shutdown()
     assert done.code == 3
     assert "other (other.js: visitors at a steady rate)\n" in done.err
+    warned, _, _ = done.err.partition("pre-flight")  # known before anything is sent
+    assert "warning: the window is 1 s: too short for a steady scenario" in warned
     (variant,) = json.loads(done.out)["variants"]
     assert variant["signals"]["traffic"]["good"] > 0
     assert variant["signals"]["errors"]["ratio"] == 0

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.unit import report_data
+from tests.unit.synthetic import run_record, schedule
 from ticketbench.cli.closing import Ended, earlier_run, next_steps
+from ticketbench.cli.remedies import foreseen
+from ticketbench.cli.run import Undertaking, _announcement
 from ticketbench.conclusions import Errors, Outcome, Route, TrialAnalysis, Validity
 from ticketbench.errors import EnvironmentFailure, ScriptFailure
-from ticketbench.model import ExternalSystem
+from ticketbench.model import ExternalSystem, Plan
+from ticketbench.store import RunDirectory
 
 DATA = report_data.spike()
 RUN = Path("reports/20261122T120000Z-spike")
@@ -123,8 +127,8 @@ def test_our_own_stack_cannot_be_started_by_hand_and_has_logs() -> None:
 def test_what_was_too_short_is_measured_for_long_enough() -> None:
     plan = DATA.run.plan
     steady = plan.scenario.model_copy(update={"shape": "steady"})
-    schedule = plan.schedules[plan.reference]
-    short = {plan.reference: schedule.model_copy(update={"window_end_s": schedule.window_start_s + 5})}
+    usual = plan.schedules[plan.reference]
+    short = {plan.reference: usual.model_copy(update={"window_end_s": usual.window_start_s + 5})}
     told = invalid((GOOD,), {}, scenario=steady, schedules=short, fixed={"duration": 5, "rate": 10})
     assert told == "ticketbench run own.js --set rate=10 --set duration=20  (measures for long enough)"
     # 30 requests of a spike of 5 s: four times as many, and only what the plan says that the script uses
@@ -172,3 +176,39 @@ def test_the_run_before_is_the_last_one_of_the_same_scenario(tmp_path: Path) -> 
     (tmp_path / "20261103T000000Z-spike").mkdir()  # came to nothing
     assert earlier_run(tmp_path / "20261105T000000Z-spike") == tmp_path / "20261102T000000Z-spike"
     assert earlier_run(tmp_path / "20261101T000000Z-spike") is None
+
+
+# --- before the load ---
+
+
+def planned(shape: str, seconds: float, per_s: float, **changes: object) -> Plan:
+    made = run_record(("rate=1", "rate=2"), load=schedule(seconds=seconds, per_s=per_s, **changes)).plan  # type: ignore[arg-type]
+    return made.model_copy(update={"scenario": made.scenario.model_copy(update={"shape": shape})})
+
+
+def one_variant(plan: Plan) -> Plan:
+    return plan.model_copy(update={"variants": plan.variants[:1]})
+
+
+def test_what_cannot_be_believed_is_known_from_the_plan() -> None:
+    assert foreseen(planned("steady", 20, 10)) == ()
+    assert foreseen(one_variant(planned("steady", 5, 100))) == (
+        "the window is 5 s: too short for a steady scenario, which needs 20 s, so the run will be invalid",
+    )
+    assert foreseen(one_variant(planned("transient", 3, 10))) == (
+        "the window offers 30 journeys: a p95 needs 100 requests towards the goal, so the run will be invalid unless"
+        " each journey sends several",
+    )
+    short, few = foreseen(planned("steady", 5, 10))
+    assert short.startswith("the window of rate=1 is 5 s, the window of rate=2 is 5 s: too short")
+    assert few.startswith("the window of rate=1 offers 50 journeys, the window of rate=2 offers 50 journeys: a p95")
+
+
+def test_nothing_is_foreseen_of_what_makes_no_claim_or_is_not_known() -> None:
+    assert foreseen(planned("functional", 1, 1)) == ()
+    assert foreseen(planned("transient", 3, 10, open_model=False)) == ()
+
+
+def test_the_announcement_warns_of_it(tmp_path: Path) -> None:
+    undertaking = Undertaking(one_variant(planned("steady", 5, 100)), Path("spike.js"), RunDirectory(tmp_path))
+    assert "\nwarning: the window is 5 s: too short" in _announcement(undertaking)

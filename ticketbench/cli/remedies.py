@@ -1,5 +1,6 @@
 """What to do about a run that cannot be believed: by what is at fault, the script, the load, the system or the machine.
 
+What is known of it before the load is said before the load.
 Everything is read from the plan and the figures, never from a sentence.
 """
 
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ticketbench.analysis.signals import offered_iterations
 from ticketbench.analysis.validity import (
     FEWEST_GOAL_REQUESTS,
     MOST_FAILING,
@@ -15,8 +17,9 @@ from ticketbench.analysis.validity import (
     ROUTE_MISSING_SHARE,
     SHORTEST_STEADY_S,
 )
+from ticketbench.analysis.wording import listed, number
 from ticketbench.conclusions import Analysis, TrialAnalysis
-from ticketbench.levels import level_text
+from ticketbench.levels import level_text, variant_words
 from ticketbench.model import Level, Plan
 from ticketbench.stack.external import TRUST
 
@@ -29,6 +32,38 @@ _NOT_LET_IN: Final = frozenset({"401", "403"})
 _SPARE: Final = 1.2
 # Longer than this nobody waits for a hundred requests: then it is the rate that is to be raised.
 _LONGEST_ADVISED_S: Final = 600.0
+
+
+def foreseen(plan: Plan) -> tuple[str, ...]:
+    """Return why the run will not be believed, as far as its schedules tell: a sentence for each fault.
+
+    Of a closed model nobody knows beforehand how many requests it will send.
+    """
+    if plan.scenario.shape == "functional":
+        return ()
+    several = len(plan.variants) > 1
+    short, few = [], []
+    for variant in plan.variants:
+        schedule = plan.schedules[variant.name]
+        window_s = schedule.window_end_s - schedule.window_start_s
+        of = f" of {variant_words(variant.name)}" if several else ""
+        if plan.scenario.shape == "steady" and window_s < SHORTEST_STEADY_S:
+            short.append(f"the window{of} is {number(window_s)} s")
+        offered = round(offered_iterations(schedule, schedule.window_start_s, schedule.window_end_s))
+        if schedule.open_model and offered < FEWEST_GOAL_REQUESTS:
+            few.append(f"the window{of} offers {offered} journeys")
+    told = []
+    if short:
+        told.append(
+            f"{listed(short, most=3)}: too short for a steady scenario, which needs {number(SHORTEST_STEADY_S)} s,"
+            " so the run will be invalid"
+        )
+    if few:
+        told.append(
+            f"{listed(few, most=3)}: a p95 needs {FEWEST_GOAL_REQUESTS} requests towards the goal, so the run will be"
+            " invalid unless each journey sends several"
+        )
+    return tuple(told)
 
 
 def remedies(plan: Plan, analysis: Analysis, run: Path) -> list[str]:

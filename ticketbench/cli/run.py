@@ -12,6 +12,7 @@ from ticketbench.cli.closing import Ended, earlier_run, next_steps
 from ticketbench.cli.external import refuse_elsewhere, require_same, system_of, words_again
 from ticketbench.cli.options import NO_PLAN, RunOptions, request_of
 from ticketbench.cli.provided import Provided, provide
+from ticketbench.cli.remedies import foreseen
 from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.conclusions import Analysis
@@ -215,6 +216,7 @@ def _announcement(undertaking: Undertaking) -> str:
         f"{'at most' if expected.at_most else 'about'} {output.duration_text(expected.expected_s)}, "
         f"on the {plan.stack} stack, into {directory.path}"
         + (f"\n{output.closed_model_text(plan)}" if output.closed_model_text(plan) else "")
+        + "".join(f"\nwarning: {text}" for text in foreseen(plan))
     )
 
 

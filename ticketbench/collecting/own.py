@@ -61,18 +61,20 @@ class OwnSeries:
 def require_answerable(source: SeriesSource) -> str:
     """Ask each query of the mapping once, so that one that cannot be asked is known before any load.
 
-    Returns why that Prometheus cannot tell, empty where it answers: a run does not depend on it. A query that gives
-    nothing is no fault. Raises UsageError with every query that it refuses, in its own words.
+    Returns why that Prometheus cannot tell, empty where it can: a run does not depend on it. A query that gives nothing
+    is no fault; that nothing at all was sampled is told. Raises UsageError with every query that it refuses, in its own words.
     """
     queries = [(column_of(query.name, query.fixed), query.promql) for query in source.mapping.queries if query.promql]
     problems = []
+    known = False
     try:
         with Prometheus(source.url, timeout_s=_PATIENCE_S) as prometheus:
             now_s = time.time() + prometheus.clock_offset_s()
             for signal, promql in (("samples", source.mapping.samples), *queries):
                 asked = _times(source) if signal == "samples" else source.expanded(promql)
                 try:
-                    prometheus.range(asked, now_s, now_s, 1.0)
+                    found = prometheus.range(asked, now_s, now_s, 1.0)
+                    known |= signal == "samples" and bool(found)  # without a scrape none of the others is read
                 except QueryRefused as error:
                     problems.append(
                         f"mapping {source.mapping.name}: {signal}: Prometheus refuses the query {asked!r}: {error.why}"
@@ -82,6 +84,11 @@ def require_answerable(source: SeriesSource) -> str:
             return f"the system's own Prometheus does not answer: {_why(error)}; the run goes on without its series"
     if problems:
         raise UsageError(*problems, hint="nothing was sent to the target; docs/external.md, mapping files")
+    if not known:
+        return (
+            f"the system's own Prometheus has no sample now of {_chosen(source)}; where none comes, the run goes on"
+            " without its series"
+        )
     return ""
 
 
@@ -116,6 +123,11 @@ def _look(prometheus: Prometheus, source: SeriesSource, start_s: float, end_s: f
     return OwnSeries(tuple(sorted(times)), offset_s)
 
 
+def _chosen(source: SeriesSource) -> str:
+    """Return what is looked for, by the name that the user gave it."""
+    return f"what {source.selector_said} chooses" if source.selector else source.mapping.samples
+
+
 def _times(source: SeriesSource) -> str:
     return f"max by (job, instance) (timestamp({source.expanded(source.mapping.samples)}))"
 
@@ -129,9 +141,8 @@ def add_own(frame: Frame, source: SeriesSource, own: OwnSeries, end_s: float) ->
     if own.trouble:
         return (own.trouble,)
     if not own.scrapes_s:
-        what = source.mapping.samples if not source.selector else f"what {source.selector_said} chooses"
         return (
-            f"the system's own Prometheus has no sample of {what}: none of its series are known; does it scrape the"
+            f"the system's own Prometheus has no sample of {_chosen(source)}: none of its series are known; does it scrape the"
             " system, and is it the mapping for what the system exports?",
         )
     said = list(_about(own, end_s))
