@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from tests.unit import report_data
-from tests.unit.synthetic import run_record, schedule
+from tests.unit.synthetic import run_record, schedule, spike
+from ticketbench.analysis.analyse import analyse
 from ticketbench.cli.closing import Ended, earlier_run, next_steps
 from ticketbench.cli.remedies import foreseen
 from ticketbench.cli.run import Undertaking, _announcement
-from ticketbench.conclusions import Errors, Outcome, Route, TrialAnalysis, Validity
+from ticketbench.conclusions import Analysis, Errors, Outcome, Route, TrialAnalysis, Validity
 from ticketbench.errors import EnvironmentFailure, ScriptFailure
 from ticketbench.model import ExternalSystem, Plan
-from ticketbench.store import RunDirectory
+from ticketbench.store import RunDirectory, save_run
 
 DATA = report_data.spike()
 RUN = Path("reports/20261122T120000Z-spike")
@@ -164,18 +165,31 @@ def test_a_kept_stack_is_always_named() -> None:
         assert "ticketbench down" in steps(status, kept=True)[-1]
 
 
-def test_the_run_before_is_the_last_one_of_the_same_scenario(tmp_path: Path) -> None:
-    for name in (
-        "20261101T000000Z-spike",
-        "20261102T000000Z-spike",
-        "20261103T000000Z-smoke",
-        "20261109T000000Z-spike",
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text("{}")
-    (tmp_path / "20261103T000000Z-spike").mkdir()  # came to nothing
-    assert earlier_run(tmp_path / "20261105T000000Z-spike") == tmp_path / "20261102T000000Z-spike"
-    assert earlier_run(tmp_path / "20261101T000000Z-spike") is None
+def stored(folder: Path, name: str, status: str = "pass", **system: object) -> tuple[RunDirectory, Analysis]:
+    """Store a judged run of somebody else's system."""
+    directory = RunDirectory(folder / name)
+    directory.path.mkdir()
+    run = run_record(run_id=name, stack="external")
+    where = ExternalSystem.model_validate({"scheme": "http", "where": "loopback", "port": 8000, "path": "", **system})
+    run = run.model_copy(update={"plan": run.plan.model_copy(update={"external": where})})
+    save_run(directory, run)
+    analysis = analyse(run, [spike().build()])
+    analysis = analysis.model_copy(update={"outcome": Outcome(status=status, sentence="")})  # type: ignore[arg-type]
+    directory.save_analysis(analysis)
+    return directory, analysis
+
+
+def test_the_run_before_is_the_last_one_that_can_be_compared_with(tmp_path: Path) -> None:
+    stored(tmp_path, "20261101T000000Z-spike")
+    stored(tmp_path, "20261102T000000Z-spike", "slo_missed")
+    stored(tmp_path, "20261103T000000Z-smoke")
+    stored(tmp_path, "20261103T000001Z-spike", "invalid")
+    stored(tmp_path, "20261103T000002Z-spike", port=8443, scheme="https")
+    stored(tmp_path, "20261103T000003Z-spike", path="/other")
+    (tmp_path / "20261103T000004Z-spike").mkdir()  # came to nothing
+    stored(tmp_path, "20261109T000000Z-spike")
+    assert earlier_run(*stored(tmp_path, "20261105T000000Z-spike")) == tmp_path / "20261102T000000Z-spike"
+    assert earlier_run(*stored(tmp_path, "20261031T000000Z-spike")) is None
 
 
 # --- before the load ---

@@ -415,3 +415,25 @@ def test_a_system_here_and_one_there_are_unlike() -> None:
     here, there = external(), external("remote", run_id="20261123T120000Z-spike")
     with pytest.raises(UsageError, match="system on loopback and remote"):
         compare((here, judged(trial(), here)), (there, judged(trial(), there)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"scheme": "https"}, "system at http port 8000 and https port 8000"),
+        ({"port": 8001}, "system at http port 8000 and http port 8001"),
+        ({"path": "/v2"}, "system at http port 8000 and http port 8000 /v2"),
+    ],
+)
+def test_systems_at_two_addresses_are_unlike(changes: dict[str, object], told: str) -> None:
+    one, other = external(), external(run_id="20261123T120000Z-spike")
+    system = other.plan.external
+    assert system is not None
+    plan = other.plan.model_copy(update={"external": system.model_copy(update=changes)})
+    other = other.model_copy(update={"plan": plan})
+    sides = ((one, judged(trial(), one)), (other, judged(trial(), other)))
+    with pytest.raises(UsageError, match=f"unlike: {told}$"):
+        compare(*sides)
+    forced = compare(*sides, force=True)
+    assert forced.environment_differences == (told,)
+    assert forced.exit_code == 3

@@ -19,7 +19,7 @@ from ticketbench.conclusions import Analysis, Comparison, Finding, Integrity, Va
 from ticketbench.errors import UsageError
 from ticketbench.factors import CATALOGUE
 from ticketbench.levels import variant_words
-from ticketbench.model import Environment, RunRecord
+from ticketbench.model import Environment, ExternalSystem, RunRecord
 
 Side = tuple[RunRecord, Analysis]
 
@@ -52,7 +52,7 @@ def compare(
             f"BASELINE and CANDIDATE are the same variant {before.variant!r} of the same run",
             hint="name two variants, or two runs",
         )
-    unlike = tuple(_differences(baseline[0], candidate[0], before, after))
+    unlike = tuple(differences(baseline[0], candidate[0], before, after))
     if unlike and not force:
         raise UsageError(
             *(f"BASELINE and CANDIDATE are unlike: {difference}" for difference in unlike),
@@ -107,16 +107,22 @@ def _variant(side: Side, name: str | None, argument: str) -> VariantAnalysis:
     raise UsageError(f"{argument} {side[0].run_id} has no variant {wanted!r}: known are {known}")
 
 
-def _differences(
+def differences(
     baseline: RunRecord, candidate: RunRecord, before: VariantAnalysis, after: VariantAnalysis
 ) -> Iterator[str]:
-    """Yield what makes two runs unlike; what is under test (the target, its settings, ticketbench) is no difference."""
+    """Yield what makes two runs unlike; what is under test (the target, its settings, ticketbench) is no difference.
+
+    Another address of somebody else's system is one: whether it is the same system there, nobody can tell.
+    """
     yield from machine_differences(baseline.environment, candidate.environment)
     ours, theirs = baseline.plan, candidate.plan
     if ours.stack != theirs.stack:
         yield f"stack {ours.stack} and {theirs.stack}"
-    elif ours.external is not None and theirs.external is not None and ours.external.where != theirs.external.where:
-        yield f"system on {ours.external.where} and {theirs.external.where}"
+    elif ours.external is not None and theirs.external is not None:
+        if ours.external.where != theirs.external.where:
+            yield f"system on {ours.external.where} and {theirs.external.where}"
+        elif (one := _place(ours.external)) != (other := _place(theirs.external)):
+            yield f"system at {one} and {other}"
     if (ours.scenario.name, ours.scenario.sha256) != (theirs.scenario.name, theirs.scenario.sha256):
         if ours.scenario.name != theirs.scenario.name:
             yield f"scenario {ours.scenario.name} and {theirs.scenario.name}"
@@ -128,6 +134,11 @@ def _differences(
         level, other = before.levels.get(factor), after.levels.get(factor)
         if level != other:
             yield f"load {factor}={_level(level)} and {factor}={_level(other)}"
+
+
+def _place(system: ExternalSystem) -> str:
+    """Return where a system is, as far as it is written down: two of them at one place cannot be told apart."""
+    return f"{system.scheme} port {system.port}{f' {system.path}' if system.path else ''}"
 
 
 def _level(level: int | float | str | None) -> str:

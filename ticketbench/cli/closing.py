@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Final
 
 from ticketbench import store
+from ticketbench.analysis.compare import differences
 from ticketbench.cli.remedies import longer, remedies, too_little
 from ticketbench.conclusions import Analysis
-from ticketbench.errors import ScriptFailure, TicketbenchError
+from ticketbench.errors import ScriptFailure, TicketbenchError, UsageError
 from ticketbench.model import PLACEHOLDER, Plan
 
 MOST_STEPS: Final = 3  # more are no advice but a manual
+LOOKED_BACK: Final = 20  # runs; reading one takes some 5 ms
 # With five trials a t interval is 2.8 standard errors wide; with two it is 12.7.
 _TRIALS_FOR_AN_INTERVAL: Final = "5"
 
@@ -44,11 +46,29 @@ def next_steps(ended: Ended) -> tuple[str, ...]:
     return tuple(steps)
 
 
-def earlier_run(run: Path) -> Path | None:
-    """Return the run of the same scenario that was made last before ``run`` in the same folder, if there is one."""
-    scenario = run.name.partition("-")[2]
-    same = (path for path in run.parent.iterdir() if path.name.partition("-")[2] == scenario and path.name < run.name)
-    return max((path for path in same if (path / store.RUN_FILE).is_file()), default=None)
+def earlier_run(directory: store.RunDirectory, analysis: Analysis) -> Path | None:
+    """Return the last run before this one in the same folder that ``compare`` would take as its baseline, if any.
+
+    That is one that can be believed, of the same system, scenario and load, made on such a machine.
+    """
+    run, scenario = directory.path, directory.path.name.partition("-")[2]
+    before = sorted(
+        path for path in run.parent.iterdir() if path.name.partition("-")[2] == scenario and path.name < run.name
+    )
+    ours = directory.record()
+    for path in reversed(before[-LOOKED_BACK:]):
+        try:
+            theirs = store.open_run(path).record()
+            judged = store.parse_record(Analysis, (path / store.ANALYSIS_FILE).read_bytes(), str(path))
+        except (UsageError, OSError):
+            continue  # no run, or one that is damaged or was never judged
+        if judged.outcome.status == "invalid":
+            continue
+        sides = [next((v for v in one.variants if v.variant == one.reference), None) for one in (judged, analysis)]
+        if sides[0] is None or sides[1] is None or any(differences(theirs, ours, sides[0], sides[1])):
+            continue
+        return path
+    return None
 
 
 def _after_trouble(ended: Ended) -> list[str]:

@@ -268,5 +268,5 @@ def _ended(
         unfinished=unfinished,
         failure=failure,
         kept=options.keep,
-        earlier=earlier_run(undertaking.directory.path),
+        earlier=earlier_run(undertaking.directory, analysis),
     )
