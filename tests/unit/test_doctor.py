@@ -195,3 +195,18 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TICKETBENCH_STATE", str(tmp_path / "file" / "state"))
     (state,) = (each for each in survey(tmp_path).folders if each.purpose == "state")
     assert "is not a folder" in state.problem
+
+
+def test_programs_are_asked_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # each tells its version once the other has begun: asked one after the other, the first would never tell
+    for name, other, says in (("k6", "redis-server", "k6 v1.1.0"), ("redis-server", "k6", "Redis server v=7.0.15")):
+        program = tmp_path / name
+        program.write_text(
+            f"#!/bin/sh\n: > {tmp_path}/began-{name}\n"
+            f"until [ -e {tmp_path}/began-{other} ]; do /bin/sleep 0.05; done\necho {says}\n"
+        )
+        program.chmod(0o755)
+    monkeypatch.setenv("TICKETBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {part.part: part.found for part in survey(tmp_path / "reports").parts}
+    assert [found[part] and found[part].version for part in ("k6", "redis")] == ["1.1.0", "7.0.15"]

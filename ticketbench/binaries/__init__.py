@@ -13,7 +13,7 @@ from typing import Final
 
 from ticketbench.binaries.cache import Cache
 from ticketbench.binaries.debian import DebianSource
-from ticketbench.binaries.probe import REQUIREMENTS, Found, Prober, Requirement, Unfit
+from ticketbench.binaries.probe import LOOK_TIMEOUT_S, REQUIREMENTS, Found, Prober, Requirement, Unfit
 from ticketbench.binaries.wheels import WHEELS, WheelSource, fitting
 from ticketbench.errors import EnvironmentFailure, TicketbenchError, UsageError
 from ticketbench.events import Emit, Provide, ignore
@@ -107,11 +107,14 @@ class Sighting:
         return tuple(name for name in names if os.access(self.found.program.with_name(name), os.X_OK))
 
 
-def look(part: str) -> Sighting:
-    """Look for one part in the order of :func:`provide`, fetching and changing nothing. Raises KeyError if unknown."""
+def look(part: str, patience_s: float = LOOK_TIMEOUT_S) -> Sighting:
+    """Look for one part in the order of :func:`provide`, fetching and changing nothing. Raises KeyError if unknown.
+
+    A program that does not tell its version within ``patience_s`` is unfit.
+    """
     need = REQUIREMENTS[part]
     cache = Cache(cache_dir() / "binaries")
-    prober = Prober(cache.root / "known.json")
+    prober = Prober(cache.root / "known.json", patience_s)
     try:
         if named := os.environ.get(need.variable):
             return Sighting(part, found=_named(need, named, prober))

@@ -5,13 +5,16 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-# A program that needs longer than this to print its version hangs, or the machine does; each takes 0.1 s.
+# A program that needs longer than this to print its version hangs, or the machine does; each takes 0.1 s. A run waits
+# longer than somebody who only asks: on a machine that is busy beyond measure it should not give up.
 VERSION_TIMEOUT_S: Final = 30.0
+LOOK_TIMEOUT_S: Final = 8.0
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,9 @@ class Prober:
     The memory is a file of the cache; losing it costs time and nothing else, so failures to read or write it pass.
     """
 
-    def __init__(self, memory: Path) -> None:
+    def __init__(self, memory: Path, patience_s: float = VERSION_TIMEOUT_S) -> None:
         self._memory = memory
+        self._patience_s = patience_s
         self._known: dict[str, Any] = {}
         self._changed = False
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -106,7 +110,7 @@ class Prober:
         fingerprint = [stat.st_mtime_ns, stat.st_size, stat.st_ino]
         known = self._known.get(key)
         if known is None or known["fingerprint"] != fingerprint:
-            version = _version(need, program)
+            version = _version(need, program, self._patience_s)
             if isinstance(version, Unfit):
                 return version
             known = {"fingerprint": fingerprint, "version": version, "sha256": _sha256(program)}
@@ -127,26 +131,33 @@ class Prober:
             beside.replace(self._memory)
 
 
-def _version(need: Requirement, program: Path) -> str | Unfit:
+def _version(need: Requirement, program: Path, patience_s: float) -> str | Unfit:
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [program, *need.ask],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
+            start_new_session=True,  # a wrapper's child holds the pipe open, and has to end with it
         )
-    except subprocess.TimeoutExpired:
-        return Unfit(f"did not tell its version within {VERSION_TIMEOUT_S:g} s")
     except OSError as error:  # wrong architecture, not executable, truncated
         return Unfit(f"cannot be run: {error.strerror or error}")
-    answer = f"{done.stdout}\n{done.stderr}"
+    with process:
+        try:
+            answer, _ = process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return Unfit(f"did not tell its version within {patience_s:g} s")
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     match = re.search(need.pattern, answer)
-    if done.returncode != 0 or match is None:
+    if process.returncode != 0 or match is None:
         line = next((line.strip() for line in answer.splitlines() if line.strip()), "nothing")
-        return Unfit(f"is not a working {need.names[0]}: it ended with status {done.returncode} and said {line[:200]}")
+        status = process.returncode
+        return Unfit(f"is not a working {need.names[0]}: it ended with status {status} and said {line[:200]}")
     return match.group(1)
 
 

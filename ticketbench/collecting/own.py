@@ -62,7 +62,8 @@ def require_answerable(source: SeriesSource) -> str:
     """Ask each query of the mapping once, so that one that cannot be asked is known before any load.
 
     Returns why that Prometheus cannot tell, empty where it can: a run does not depend on it. A query that gives nothing
-    is no fault; that nothing at all was sampled is told. Raises UsageError with every query that it refuses, in its own words.
+    is no fault; that nothing at all was sampled is told. Raises UsageError with every query that it refuses, in its own
+    words.
     """
     queries = [(column_of(query.name, query.fixed), query.promql) for query in source.mapping.queries if query.promql]
     problems = []
@@ -142,8 +143,8 @@ def add_own(frame: Frame, source: SeriesSource, own: OwnSeries, end_s: float) ->
         return (own.trouble,)
     if not own.scrapes_s:
         return (
-            f"the system's own Prometheus has no sample of {_chosen(source)}: none of its series are known; does it scrape the"
-            " system, and is it the mapping for what the system exports?",
+            f"the system's own Prometheus has no sample of {_chosen(source)}: none of its series are known; does it"
+            " scrape the system, and is it the mapping for what the system exports?",
         )
     said = list(_about(own, end_s))
     keep = _rows_of_scrapes(frame, own)
