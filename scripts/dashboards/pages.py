@@ -16,6 +16,17 @@ def rate(metric: str, labels: str = "", by: str = "") -> str:
     return f"sum{f' by ({by})' if by else ''}(rate({metric}{f'{{{labels}}}' if labels else ''}[$__rate_interval]))"
 
 
+def events(metric: str, labels: str, by: str = "") -> str:
+    """Return how often something happened per second by one of k6's counters, its first time included.
+
+    k6 tells a counter only once it counts, and ``rate`` knows nothing of what came before a first sample: the only
+    failure of a trial would never be seen. A trial's counters begin at 0, for they bear its name.
+    """
+    series = f"{metric}{{{labels}}}"
+    growth = f"{series} - ({series} offset $__rate_interval or 0 * {series})"
+    return f"(sum{f' by ({by})' if by else ''}({growth}) / ($__rate_interval_ms / 1000))"
+
+
 # As ticketbench counts a success: a 2xx that the script expected, of the goal's requests.
 GOOD: Final = f'{OF_TRIAL},name=~"$goal",expected_response="true",status=~"2.."'
 FAILED: Final = f'{OF_TRIAL},expected_response="false"'
@@ -50,8 +61,8 @@ TRAFFIC: Final = Panel(
     " successes. Offered above finished means that the system or the load generator does not keep up.",
     (
         Line("offered", f"sum(tb_trial_offered_per_s{{{OF_TRIAL}}})"),
-        Line("finished", rate("k6_iterations_total", OF_TRIAL)),
-        Line("goodput", rate("k6_http_reqs_total", GOOD)),
+        Line("finished", events("k6_iterations_total", OF_TRIAL)),
+        Line("goodput", events("k6_http_reqs_total", GOOD)),
     ),
 )
 ERRORS: Final = Panel(
@@ -59,7 +70,12 @@ ERRORS: Final = Panel(
     RATIO,
     "The share of requests that failed: an answer that the script did not expect, or none. A 409 after the sell-out is"
     " a right answer and no error.",
-    (Line("failed", f"({rate('k6_http_reqs_total', FAILED)} or vector(0)) / {rate('k6_http_reqs_total', OF_TRIAL)}"),),
+    (
+        Line(
+            "failed",
+            f"({events('k6_http_reqs_total', FAILED)} or vector(0)) / {events('k6_http_reqs_total', OF_TRIAL)}",
+        ),
+    ),
     most=1,
 )
 ERROR_KINDS: Final = Panel(
@@ -67,7 +83,7 @@ ERROR_KINDS: Final = Panel(
     PER_S,
     "Failed requests by HTTP status, and k6's error code. Status 0: there was no answer, and the code says why (1050 a"
     " time-out, 1212 refused). 503 is the sale's 'busy': no connection or lock in time. Empty where nothing failed.",
-    (Line("{{status}} {{error_code}}", rate("k6_http_reqs_total", FAILED, "status, error_code")),),
+    (Line("{{status}} {{error_code}}", events("k6_http_reqs_total", FAILED, "status, error_code")),),
     stacked=True,
 )
 UTILISATION: Final = Panel(
@@ -227,10 +243,10 @@ K6: Final = Row(
             PER_S,
             "Dropped iterations were scheduled and never began: the load was lower than what was offered.",
             (
-                Line("finished", rate("k6_iterations_total", OF_TRIAL)),
+                Line("finished", events("k6_iterations_total", OF_TRIAL)),
                 Line(
                     "dropped",
-                    f"{rate('k6_dropped_iterations_total', OF_TRIAL)} or 0 * {rate('k6_iterations_total', OF_TRIAL)}",
+                    f"{events('k6_dropped_iterations_total', OF_TRIAL)} or 0 * sum(k6_vus{{{OF_TRIAL}}})",
                 ),
             ),
         ),

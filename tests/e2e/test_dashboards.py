@@ -3,9 +3,12 @@
 Grafana itself cannot run here. What it does with variables and annotations is done again, from its manual.
 """
 
+import itertools
 import json
 import math
+import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ import pytest
 from program import Program
 
 from ticketbench.isolation import probe
+from ticketbench.stack import state
+from ticketbench.stack.compose_file import read_compose
 
 pytestmark = pytest.mark.e2e
 
@@ -26,7 +31,7 @@ LIMITS_WANTED = ("resources", "Held back by a CPU limit")
 # Some of everything: a pool that is too small for the load, waits that are given up, too few virtual users for what is
 # offered, and more buyers than tickets.
 LOAD = {
-    "duration": 12, "rate": 80, "vus": 30, "stock": 150, "pool_size": 3, "max_overflow": 0, "pool_timeout_s": 0.3,
+    "duration": 12, "rate": 80, "vus": 30, "stock": 150, "pool_size": 3, "max_overflow": 0, "pool_timeout_s": 0.2,
     "payment_ms": 60,
 }  # fmt: skip
 
@@ -38,6 +43,7 @@ class Kept:
     prometheus: str
     trial: dict[str, Any]
     analysis: dict[str, Any]
+    docker_stack: str  # empty: it is local
     limited: bool
 
     @property
@@ -70,62 +76,92 @@ def filled(query: str, chosen: Mapping[str, str], step_s: int = 1) -> str:
         **{name: value.replace("\\", "\\\\") for name, value in chosen.items()},
         "__interval": f"{step_s}s",
         "__rate_interval": f"{max(step_s + 1, 4)}s",
+        "__rate_interval_ms": f"{max(step_s + 1, 4)}000",
         "__range": "3600s",
     }
-    return re.sub(r"\$(\w+)", lambda found: known[found[1]], query)
+    return re.sub(r"\$(\w+)", lambda name: known[name[1]], query)
 
 
 def options(kept: Kept, variable: Mapping[str, Any], chosen: Mapping[str, str]) -> list[str]:
     """Return what Grafana offers for a variable."""
     query = filled(variable["query"]["query"], chosen)
-    if found := re.fullmatch(r"label_values\((\w+), (\w+)\)", query):
-        values: list[str] = kept.ask(f"label/{found[2]}/values", **{"match[]": found[1]})
+    if of_label := re.fullmatch(r"label_values\((\w+), (\w+)\)", query):
+        values: list[str] = kept.ask(f"label/{of_label[2]}/values", **{"match[]": of_label[1]})
         return values
-    found = re.fullmatch(r"query_result\((.+)\)", query)
-    assert found is not None, query
+    of_result = re.fullmatch(r"query_result\((.+)\)", query)
+    assert of_result is not None, query
     texts = [
         "{" + ",".join(f'{name}="{value}"' for name, value in each["metric"].items()) + "}"
-        for each in kept.ask("query", query=found[1], time=kept.window[1] + 10)["result"]
+        for each in kept.ask("query", query=of_result[1], time=kept.window[1] + 10)["result"]
     ]
     pattern = re.compile(variable["regex"].strip("/"))
     return [match[1] for match in map(pattern.search, texts) if match]
 
 
-@pytest.fixture(scope="module")
-def kept(shared_program: Program) -> Iterator[Kept]:
-    limited = not probe().no_limits
+@pytest.fixture(scope="module", params=["local", "docker"])
+def kept(shared_program: Program, request: pytest.FixtureRequest) -> Iterator[Kept]:
+    stack: str = request.param
+    if stack == "docker":
+        shared_program.env |= request.getfixturevalue("stack_images")
+    limited = stack == "docker" or not probe().no_limits
     levels = {**LOAD, **({"app_cpus": 0.5} if limited else {})}
-    done = shared_program("run", "spike", *(f"--set={name}={level}" for name, level in levels.items()), "--keep")
+    settings = [f"--set={name}={level}" for name, level in levels.items()]
+    done = shared_program("run", "spike", "--stack", stack, *settings, "--keep", "-o", stack)
     assert done.code in (0, 1, 3), done.err
-    (stack,) = json.loads(shared_program("status", "--json").out)
-    (run,) = shared_program.runs()
-    yield Kept(
-        f"http://127.0.0.1:{stack['components']['prometheus']['port']}",
-        json.loads((run / "trials" / "001" / "trial.json").read_text()),
-        shared_program.analysis(),
-        limited,
-    )
-    assert shared_program("down").code == 0
+    (run,) = (path.parent for path in shared_program.folder.glob(f"{stack}/*/run.json"))
+    (up,) = (each for each in json.loads(shared_program("status", "--json").out) if each["run_id"] == run.name)
+    try:
+        yield Kept(
+            f"http://{_address(run.name) if stack == 'docker' else _on_loopback(up)}",
+            json.loads((run / "trials" / "001" / "trial.json").read_text()),
+            json.loads((run / "analysis.json").read_text()),
+            up["stack_id"] if stack == "docker" else "",
+            limited,
+        )
+    finally:
+        with pytest.MonkeyPatch.context() as patch:  # not by `down`, which ends what others have kept as well
+            patch.setenv("TICKETBENCH_STATE", str(shared_program.state))
+            for each in state.running():
+                state.remove(each)
 
 
-@pytest.fixture(scope="module", params=["this trial", "all trials"])
-def chosen(kept: Kept, request: pytest.FixtureRequest) -> dict[str, str]:
-    """What stands at the top of the page when it is opened, or when a trial is chosen."""
+def _on_loopback(up: Mapping[str, Any]) -> str:
+    return f"127.0.0.1:{up['components']['prometheus']['port']}"
+
+
+def _address(run: str) -> str:
+    """Return where the Prometheus of a run's containers is published."""
+    labels = (f"ticketbench.run={run}", "com.docker.compose.service=prometheus")
+    container = _docker("ps", "-q", *(f"--filter=label={label}" for label in labels))
+    return _docker("port", container, "9090").splitlines()[0]
+
+
+def _docker(*arguments: str, **env: str) -> str:
+    done = subprocess.run(["docker", *arguments], env={**os.environ, **env}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def choices(kept: Kept) -> tuple[dict[str, str], ...]:
+    """What stands at the top of the page when it is opened, and when a trial is chosen."""
     (trial, goal), other = (page["templating"]["list"] for page in PAGES.values())
     assert [trial, goal] == other
     assert options(kept, trial, {}) == [kept.label]
-    value = kept.label if request.param == "this trial" else trial["allValue"]
-    goals = options(kept, goal, {"trial": value})
-    assert goals == ["purchase", ".+"]  # the first one is chosen
-    return {"trial": value, "goal": goals[0]}
+    made = []
+    for value in (trial["allValue"], kept.label):
+        goals = options(kept, goal, {"trial": value})
+        assert goals == ["purchase", ".+"]  # the first one is chosen
+        made.append({"trial": value, "goal": goals[0]})
+    return tuple(made)
 
 
 @pytest.mark.parametrize(("page", "title"), PANELS)
-def test_every_line_has_data(kept: Kept, chosen: dict[str, str], page: str, title: str) -> None:
+def test_every_line_has_data(kept: Kept, choices: tuple[dict[str, str], ...], page: str, title: str) -> None:
     if (page, title) == LIMITS_WANTED and not kept.limited:
         pytest.skip(probe().no_limits)
     (panel,) = (panel for panel in PAGES[page]["panels"] if panel["title"] == title)
-    for target in panel["targets"]:
+    for target, chosen in itertools.product(panel["targets"], choices):
         series = kept.range(filled(target["expr"], chosen))
         numbers = [float(value) for each in series for _, value in each["values"]]
         assert any(map(math.isfinite, numbers)), target["legendFormat"]
@@ -143,19 +179,21 @@ def line(kept: Kept, chosen: dict[str, str], title: str, legend: str, page: str 
     return [float(value) for _, value in series["values"]]
 
 
-def test_the_lines_say_what_the_report_says(kept: Kept, chosen: dict[str, str]) -> None:
+@pytest.mark.parametrize("choice", [0, 1])
+def test_the_lines_say_what_the_report_says(kept: Kept, choices: tuple[dict[str, str], ...], choice: int) -> None:
+    chosen = choices[choice]
     (variant,) = kept.analysis["variants"]
     signals = variant["signals"]
     assert max(line(kept, chosen, "Traffic", "offered")) == pytest.approx(LOAD["rate"], rel=0.001)
-    # a rate loses what came before its first sample, so the sum over all seconds is a little less than the count
-    sold = sum(line(kept, chosen, "Traffic", "goodput"))
-    warmed_up = 30  # tickets of other matches, before the window
-    assert 0.7 * signals["traffic"]["good"] <= sold <= 1.1 * signals["traffic"]["good"] + 4 * warmed_up
+    # the warm-up's are shown as well; what came in the last seconds is cut off where k6's series end
+    acknowledged = variant["integrity"]["acknowledged"]
+    assert 0.8 * acknowledged <= sum(line(kept, chosen, "Traffic", "goodput")) <= acknowledged
     p95 = [value for value in line(kept, chosen, "Latency of successes", "p95") if math.isfinite(value)]
     assert min(p95) <= signals["latency_s"]["p95"] <= max(p95) * 1.1
-    assert max(line(kept, chosen, "Errors", "failed")) >= signals["errors"]["ratio"] > 0
-    assert max(line(kept, chosen, "Utilisation", "connection pool")) > 0.9
-    assert max(line(kept, chosen, "Queued work", "for a connection")) > 0.5
+    assert max(line(kept, chosen, "Errors", "failed")) >= signals["errors"]["ratio"] > 0  # be it a single one
+    pool = signals["saturation"]["db_pool"]  # of the whole window: some seconds of it are busier
+    assert max(line(kept, chosen, "Utilisation", "connection pool")) >= pool["utilisation"] > 0
+    assert max(line(kept, chosen, "Queued work", "for a connection")) >= pool["queue"] > 0
     assert max(line(kept, chosen, "Journeys", "dropped", "resources")) > 0
     assert max(line(kept, chosen, "Connections in use", "at most", "resources")) == LOAD["pool_size"]
 
@@ -174,8 +212,10 @@ def regions(series: Mapping[str, Any], step_s: int) -> list[tuple[float, float]]
 
 @pytest.mark.parametrize("step_s", [1, 10, 30])
 @pytest.mark.parametrize("page", PAGES)
-def test_warm_up_and_window_are_regions(kept: Kept, chosen: dict[str, str], page: str, step_s: int) -> None:
-    found = {}
+def test_warm_up_and_window_are_regions(
+    kept: Kept, choices: tuple[dict[str, str], ...], page: str, step_s: int
+) -> None:
+    found, chosen = {}, choices[0]
     for annotation in PAGES[page]["annotations"]["list"]:
         (series,) = kept.range(filled(annotation["target"]["expr"], chosen, step_s), step_s)
         assert series["metric"] == {"trial": kept.label, "variant": kept.trial["trial"]["variant"]}
@@ -189,3 +229,34 @@ def test_warm_up_and_window_are_regions(kept: Kept, chosen: dict[str, str], page
         scheduled_s = LOAD["duration"]
         assert shown_s[1] == pytest.approx(start_s + scheduled_s, abs=2.5)
         assert found["warm-up"][1] <= shown_s[0]
+
+
+LOOK = """
+import json, os, urllib.request
+folder, _, home = os.environ["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].rpartition("/")
+pages = {name: json.load(open(os.path.join(folder, name)))["uid"] for name in os.listdir(folder)}
+answer = urllib.request.urlopen("http://prometheus:9090/api/v1/query?query=count(tb_trial_phase)")
+provisioned = [os.listdir("/etc/grafana/provisioning/" + kind) for kind in ("datasources", "dashboards")]
+print(json.dumps([os.getuid(), home, pages, json.load(answer)["status"], provisioned]))
+"""
+
+
+def test_grafanas_container_sees_the_pages_and_the_runs_prometheus(kept: Kept, request: pytest.FixtureRequest) -> None:
+    """With a Python in Grafana's place: what is tried is all around Grafana, as docs/docker.md has it brought up."""
+    if not kept.docker_stack:
+        pytest.skip("the local stack has no containers that a Grafana could stand beside")
+    images: dict[str, str] = request.getfixturevalue("stack_images")
+    build = read_compose(images).services["app"].build
+    assert build is not None
+    said = _docker(
+        "compose", "-f", str(FOLDER.parent / "compose.yaml"), "-p", f"ticketbench-{kept.docker_stack.lower()}",
+        "--profile", "grafana", "run", "--rm", "--no-deps", "-T", "--entrypoint", "python3", "grafana", "-c", LOOK,
+        TICKETBENCH_STACK_LABEL=kept.docker_stack, TICKETBENCH_IMAGE_GRAFANA=build.args["PYTHON_IMAGE"],
+    )  # fmt: skip
+    assert json.loads(said.splitlines()[-1]) == [
+        472,
+        "golden-signals.json",
+        {f"{name}.json": page["uid"] for name, page in PAGES.items()},
+        "success",
+        [["ticketbench.yml"], ["ticketbench.yml"]],
+    ]

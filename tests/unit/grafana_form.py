@@ -23,7 +23,7 @@ KNOWN_UNITS = {value for name, value in vars(units).items() if isinstance(value,
 WIDTH = 24
 # What Prometheus's annotations have besides (Grafana's manual: "Prometheus annotations"); published types lack them.
 OF_PROMETHEUS = {"step", "titleFormat", "textFormat", "tagKeys", "useValueForTime"}
-OF_GRAFANA = {"__rate_interval", "__interval", "__range"}
+OF_GRAFANA = {"__rate_interval", "__rate_interval_ms", "__interval", "__range"}
 _VARIABLE = re.compile(r"\$(\w+)")
 
 
