@@ -49,19 +49,27 @@ def _signal_case(moment: str, signals: tuple[signal.Signals, ...], apart_s: floa
     measured = moment in ("warm-up", "window") or moment.startswith("tear-down")
     code = SIGNAL_CODES[signals[0]]
     once = len(signals) == 1
+    # the second one may come while the report is being written, which it ends: then how to get it must be said
+    reporting = moment == "tear-down (stop)" and not once
     fault = " ".join(signum.name for signum in signals) + (f" ({apart_s:g} s apart)" if apart_s else "")
     wanted = Wanted(
         codes=(code,),
         names="interrupted|terminated",
         trial=measured,
-        report=measured,
+        report=measured and not reporting,
         acks=moment == "window" or moment.startswith("tear-down"),
         # asked twice, what is in hand must do
         ledger=measured and once,
         series=(moment == "window" or moment.startswith("tear-down")) and once,
         messages=1,
     )
-    return Case("ticketbench", moment, fault, play, wanted)
+    return Case("ticketbench", moment, fault, play, wanted, [_report_or_how_to_get_it] if reporting else [])
+
+
+def _report_or_how_to_get_it(_: Scene, after: After) -> str | None:
+    if after.reports or "`ticketbench report " in after.err:
+        return None
+    return "no report was written, and nothing says how to get it"
 
 
 def _killed_case(moment: str, then: str) -> Case:
