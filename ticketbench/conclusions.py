@@ -140,7 +140,10 @@ class OwnSignal(Record):
 
 
 class TrialAnalysis(Record):
-    """One trial, judged. ``sold_out_after_s``: seconds from the window's start to the first 409, None if none."""
+    """One trial, judged. ``sold_out_after_s``: seconds from the window's start to the first 409, None if none.
+
+    ``thrown_ratio``: the share (0 to 1) of the iterations that count which ended with an exception of the script.
+    """
 
     trial: str
     variant: str
@@ -156,6 +159,7 @@ class TrialAnalysis(Record):
     sold_out_after_s: float | None = None
     window_s: float | None = None
     own: tuple[OwnSignal, ...] = ()
+    thrown_ratio: float = 0.0
 
 
 class VariantAnalysis(Record):

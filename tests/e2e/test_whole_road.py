@@ -154,6 +154,8 @@ def test_a_script_that_throws_after_its_answer_never_passes(program: Program) ->
     (thrown,) = json.loads((run / "trials" / "001" / "trial.json").read_text())["load"]["thrown"]
     assert (thrown["scenario"], thrown["first"]) == ("main", "no such seat")
     assert thrown["iterations"] > 150
+    assert "correct throws.js: where it threw is in" in done.err
+    assert "error: no such seat" in (run / "trials" / "001" / "logs" / "k6.log").read_text()
     assert program("show", str(run)).code == 3
 
 

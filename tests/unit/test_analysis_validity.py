@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.synthetic import T0, Trace, run_record, scenario, schedule, spike, without
 from ticketbench.analysis.signals import measure
+from ticketbench.analysis.thrown import thrown_ratio
 from ticketbench.analysis.validity import judge
 from ticketbench.conclusions import Validity
 from ticketbench.model import Disturbance, ExternalSystem, RunRecord, Threshold, Thrown
@@ -77,8 +78,8 @@ def test_a_generator_that_waits_for_a_core_on_a_full_machine() -> None:
     found = judged(trace.build())
     assert found.status == "invalid"
     assert "on average 0.4 of k6's threads waited for a core while the machine was 98 % busy" in only_reason(found)
-    trace.counter("run_delay_s{component=k6}", per_s=2.15)  # of several threads: no share of the time
-    assert "on average 2.15 of k6's threads waited for a core" in only_reason(judged(trace.build()))
+    trace.counter("run_delay_s{component=k6}", per_s=2.2)  # of several threads: no share of the time
+    assert "on average 2.2 of k6's threads waited for a core" in only_reason(judged(trace.build()))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +207,7 @@ def test_a_script_that_throws_measured_something_else() -> None:
     few = judged(with_load(whole, thrown=(threw(60),)))
     assert few.status == "valid"
     assert only_reason(few) == "60 of 3000 iterations (2 %) ended with an exception: boom"
+    assert thrown_ratio(with_load(whole, thrown=(threw(60),)), run_record()) == 0.02
     smoke = run_record(of=SMOKE)
     assert judged(with_load(whole, thrown=(threw(3000),)), smoke).status == "invalid"
 

@@ -62,13 +62,16 @@ def test_what_cannot_be_believed_is_not_compared() -> None:
     assert not any("compare" in step for step in steps("invalid", earlier=Path("reports/x")))
 
 
-def invalid(routes: tuple[Route, ...], kinds: dict[str, int], *, external: bool = False, **plan: object) -> str:
+def invalid(
+    routes: tuple[Route, ...], kinds: dict[str, int], *, external: bool = False, thrown: float = 0.0, **plan: object
+) -> str:
     """Return the first step after a run whose reference trial answered so."""
     (first,) = [trial for trial in DATA.analysis.trials if trial.variant == DATA.run.plan.reference][:1]
     total = sum(route.requests for route in routes) or 1
     trial: TrialAnalysis = first.model_copy(
         update={
             "routes": routes,
+            "thrown_ratio": thrown,
             "validity": Validity(status="invalid", reasons=("?",)),
             "signals": first.signals.model_copy(
                 update={"errors": Errors(ratio=sum(kinds.values()) / total, by_kind=kinds)}
@@ -100,6 +103,14 @@ GOOD = route("POST purchase", s201=1000)
 def test_the_machine_is_suspected_only_where_nothing_else_is_at_fault() -> None:
     assert invalid((GOOD,), {}).startswith("ticketbench doctor")
     assert "correct the address of GET /x in spike.js" in invalid((GOOD, route("GET /x", s404=50)), {"404": 50})
+    group = invalid((GOOD, route("GET (other)", s404=50)), {"404": 50})
+    assert group.startswith("give the requests in spike.js whose address varies a name tag")
+
+
+def test_a_script_that_threw_is_to_be_corrected_unless_its_answers_are_why() -> None:
+    assert invalid((GOOD,), {}, thrown=1.0).startswith("correct spike.js: where it threw is in ")
+    assert invalid((GOOD,), {}, thrown=0.04).startswith("ticketbench doctor")
+    assert "start the system" in invalid((GOOD,), {"connection refused": 900}, thrown=1.0, external=True)
 
 
 @pytest.mark.parametrize(

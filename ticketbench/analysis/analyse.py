@@ -92,6 +92,7 @@ class _Part:
 def _judged(trial: "TrialData", run: RunRecord) -> _Part:
     from ticketbench.analysis.own import own_signals
     from ticketbench.analysis.signals import measure  # numpy, which no other command should wait for
+    from ticketbench.analysis.thrown import thrown_ratio
     from ticketbench.analysis.validity import judge
 
     measured = measure(trial, run)
@@ -111,6 +112,7 @@ def _judged(trial: "TrialData", run: RunRecord) -> _Part:
         sold_out_after_s=measured.sold_out_after_s if measured else None,
         window_s=measured.window_s if measured else None,
         own=own_signals(trial, run.plan.external),
+        thrown_ratio=thrown_ratio(trial, run),
     )
     return _Part(
         analysis=analysis,

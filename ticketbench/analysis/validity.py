@@ -248,7 +248,7 @@ class _Generator:
         delayed = self._run_delay is not None and self._run_delay > K6_RUN_DELAY
         if delayed and self._host is not None and self._host >= HOST_BUSY:
             return (
-                f"on average {number(self._run_delay or 0)} of k6's threads waited for a core while the machine was"
+                f"on average {self._run_delay or 0:.1f} of k6's threads waited for a core while the machine was"
                 f" {percent(self._host)} busy"
             )
         return ""

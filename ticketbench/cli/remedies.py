@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ticketbench.analysis.signals import offered_iterations
+from ticketbench.analysis.thrown import MOST_THROWN
 from ticketbench.analysis.validity import (
     FEWEST_GOAL_REQUESTS,
     MOST_FAILING,
@@ -20,7 +21,7 @@ from ticketbench.analysis.validity import (
 from ticketbench.analysis.wording import listed, number
 from ticketbench.conclusions import Analysis, TrialAnalysis
 from ticketbench.levels import level_text, variant_words
-from ticketbench.model import Level, Plan
+from ticketbench.model import OTHER_ROUTE, Level, Plan
 from ticketbench.stack.external import TRUST
 
 # In the words of docs/signals.md: nobody is at the target's address, or the way there is closed.
@@ -127,7 +128,9 @@ def _of_answers(plan: Plan, trial: TrialAnalysis, run: Path) -> list[str]:
     failed = sum(by_kind.values())
     script = plan.scenario.script
     told = [
-        f"correct the address of {route.name} in {script}: the system answers it with 404"
+        f"give the requests in {script} whose address varies a name tag: too many were answered with 404 to name them"
+        if route.name.endswith(OTHER_ROUTE)
+        else f"correct the address of {route.name} in {script}: the system answers it with 404"
         for route in trial.routes
         if plan.scenario.shape != "functional"
         and route.requests >= ROUTE_MISSING_REQUESTS
@@ -136,6 +139,8 @@ def _of_answers(plan: Plan, trial: TrialAnalysis, run: Path) -> list[str]:
     if by_kind.keys() & _ELSEWHERE:
         told.append(f"have {script} ask the target's own host only, or give --target the host that it redirects to")
     if failed <= MOST_FAILING * requests or told:
+        if not told and trial.thrown_ratio > MOST_THROWN:  # where most failed, that is why it threw
+            told.append(f"correct {script}: where it threw is in {run / 'trials' / trial.trial / 'logs' / 'k6.log'}")
         return told
     kind = max(by_kind, key=lambda each: by_kind[each])
     if kind in _NOT_TRUSTED:
