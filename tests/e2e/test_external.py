@@ -2,7 +2,11 @@
 
 import http.server
 import json
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,6 +183,7 @@ def test_the_starter_runs_as_written_and_is_never_overwritten(program: Program) 
     assert plan.read_text() == "mine"
     assert not (program.folder / "lt" / "lt.js").exists()
     assert program("init", "other").code == 0
+    del program.env["TICKETBENCH_STACK"]  # the plan's own is the one that is tried
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         # another port than the plan's own, which somebody may have taken; and too short to be believed, to be quick
@@ -198,6 +203,43 @@ def test_the_starter_runs_as_written_and_is_never_overwritten(program: Program) 
     assert record["plan"]["title"] == "other"
     assert record["command"] == f"ticketbench run --plan other/plan.toml --set duration=1 --target {address}"
     assert "<span>other</span>" in (directory / "report.html").read_text()
+
+
+def test_a_target_that_dies_in_the_window_is_told_with_what_to_do(program: Program) -> None:
+    (program.folder / "load.js").write_text(
+        "import http from 'k6/http';\n"
+        "export const options = { scenarios: { main: { executor: 'constant-arrival-rate', rate: 50, duration: '8s',"
+        " preAllocatedVUs: 20 } } };\n"
+        "export default () => http.get(__ENV.BASE_URL, { tags: { name: 'page' } });\n"
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _await_port(port)
+            run = program.start("run", "load.js", "--stack", "external", "--target", f"http://127.0.0.1:{port}")
+            await_line(run, "window")
+        finally:
+            server.kill()
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 3, err
+    (variant,) = program.analysis()["variants"]
+    assert variant["validity"]["reasons"][0].startswith("the target stopped answering ")
+    assert "connection refused" in variant["validity"]["reasons"][0]
+    assert "next: start the system" in err
+    assert "ticketbench doctor" not in err
+
+
+def _await_port(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.05)
+        else:
+            return
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):

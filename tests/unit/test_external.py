@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.unit.synthetic import run_record, spike, without
+from tests.unit.synthetic import Trace, run_record, spike, without
 from ticketbench import plan as planning
 from ticketbench.analysis.analyse import analyse, exit_code
 from ticketbench.analysis.compare import compare
@@ -437,3 +437,57 @@ def test_systems_at_two_addresses_are_unlike(changes: dict[str, object], told: s
     forced = compare(*sides, force=True)
     assert forced.environment_differences == (told,)
     assert forced.exit_code == 3
+
+
+# --- what never reached it --------------------------------------------------------------------------------------------
+
+
+def of_trace(trace: Trace) -> TrialData:
+    return replace(without(trace.build(ledger=None), "app.", "pg.", "redis.", *_SERVERS), ledger=None)
+
+
+def first_reason(trace: Trace) -> tuple[str, str]:
+    validity = judged(of_trace(trace)).variants[0].validity
+    return validity.status, validity.reasons[0]
+
+
+def test_a_redirect_to_another_host_is_explained_before_anything_else() -> None:
+    trace = Trace().requests("purchase", per_s=50, status="302")
+    trace.requests("purchase", per_s=50, status="0", error="1110", expected=False)
+    assert first_reason(trace) == (
+        "invalid",
+        "the system redirects to another host, which ticketbench does not let k6 reach: 1500 of 1500 requests ended"
+        " there (docs/external.md)",
+    )
+
+
+def test_a_few_requests_for_another_host_are_a_note() -> None:
+    trace = spike().requests("logo", per_s=2, status="0", error="1110", expected=False)
+    validity = judged(of_trace(trace)).variants[0].validity
+    assert validity.status == "valid"
+    assert "the script goes to another host" in " ".join(validity.reasons)
+
+
+def test_a_target_that_dies_is_told_with_its_second() -> None:
+    trace = Trace(warmup_s=5).requests("purchase", per_s=100, until_s=17)
+    trace.requests("purchase", per_s=100, status="0", error="1212", expected=False, since_s=17)
+    status, reason = first_reason(trace)
+    assert status == "invalid"
+    assert reason == (
+        "the target stopped answering about 12 s into the window: all 1800 requests from then on failed"
+        " (1800 x connection refused)"
+    )
+
+
+def test_one_that_never_answered_in_the_window_died_before_it() -> None:
+    trace = Trace().requests("purchase", per_s=100, status="0", error="1212", expected=False)
+    assert first_reason(trace)[1].startswith("the target stopped answering before the window had begun: all 3000")
+
+
+def test_one_that_answers_again_was_not_dead() -> None:
+    trace = spike().requests("purchase", per_s=20, status="0", error="1212", expected=False)
+    assert not any("stopped answering" in text for text in judged(of_trace(trace)).variants[0].validity.reasons)
+    late = Trace(drain_s=3).requests("purchase", per_s=100, until_s=20)
+    late.requests("purchase", per_s=100, status="0", error="1050", expected=False, since_s=20)
+    late.requests("purchase", per_s=5, since_s=31, until_s=32)
+    assert not any("stopped answering" in text for text in judged(of_trace(late)).variants[0].validity.reasons)

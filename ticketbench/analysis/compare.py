@@ -121,8 +121,8 @@ def differences(
     elif ours.external is not None and theirs.external is not None:
         if ours.external.where != theirs.external.where:
             yield f"system on {ours.external.where} and {theirs.external.where}"
-        elif (one := _place(ours.external)) != (other := _place(theirs.external)):
-            yield f"system at {one} and {other}"
+        elif (here := _place(ours.external)) != (there := _place(theirs.external)):
+            yield f"system at {here} and {there}"
     if (ours.scenario.name, ours.scenario.sha256) != (theirs.scenario.name, theirs.scenario.sha256):
         if ours.scenario.name != theirs.scenario.name:
             yield f"scenario {ours.scenario.name} and {theirs.scenario.name}"

@@ -17,6 +17,7 @@ from ticketbench.analysis.disturbances import Weight, disturbed
 from ticketbench.analysis.resources import host_busy_cores, label
 from ticketbench.analysis.series import Series, known
 from ticketbench.analysis.thrown import thrown
+from ticketbench.analysis.unreached import unreached
 from ticketbench.analysis.wording import listed, number, percent
 from ticketbench.conclusions import Validity, ValidityStatus
 from ticketbench.model import OTHER_ROUTE, Environment, RunRecord
@@ -101,6 +102,8 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
         yield from (Reason(weight, text) for weight, text in thrown(trial, run, series))
         yield Reason("invalid", "k6 sent no request that counts: nothing was measured")
     else:  # an answer that failed is why many a script throws
+        if run.plan.external is not None:
+            yield from (Reason(weight, text) for weight, text in unreached(trial, trial.record.window, measured))
         yield from _failing(measured, performance=performance)
         yield from (Reason(weight, text) for weight, text in thrown(trial, run, series))
     for text in crosscheck.contradictions(
