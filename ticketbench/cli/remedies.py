@@ -24,7 +24,7 @@ from ticketbench.levels import level_text, variant_words
 from ticketbench.model import OTHER_ROUTE, Level, Plan
 from ticketbench.stack.external import TRUST
 
-# In the words of docs/signals.md: nobody is at the target's address, or the way there is closed.
+# In the words of analysis.signals: nobody is at the target's address, or the way there is closed.
 _NOBODY_THERE: Final = frozenset({"connection refused", "no such host", "dial error", "dial time-out", "DNS error"})
 _NOT_TRUSTED: Final = frozenset({"certificate not trusted", "certificate of another host", "TLS error"})
 _ELSEWHERE: Final = frozenset({"blocked address", "blocked host name"})
