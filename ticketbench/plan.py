@@ -20,15 +20,15 @@ MAX_TRIALS: Final = 1000  # of a whole plan: a month of work is a typing error
 # The stacks' PostgreSQL takes 300 connections; the sampler, the ledger and the superuser's reserve need some of them.
 MAX_CONNECTIONS_OF_TARGET: Final = 280
 # For the estimate that is printed, measured on two cores (benchmarks.overhead). What a trial takes beyond its schedule:
-# reset, fresh target and k6's start 2.1 s, last answers 0.3 s, audit 0.1 s, collecting 0.9 s.
-OVERHEAD_PER_TRIAL_S: Final = 3.4
-# What the first trial waits for beside that: servers 1.2 s, and Prometheus to find its targets 2.6 s.
-START_S: Final = 4.0
+# reset, fresh target and k6's start 1.5 s, last answers 0.3 s, audit 0.1 s, collecting 0.8 s.
+OVERHEAD_PER_TRIAL_S: Final = 2.7
+# What the first trial waits for beside that: servers and sampler 1.2 s, and the seed 1.9 s.
+START_S: Final = 3.1
 # The same on the Docker stack, where each container takes the engine 0.5 s, k6's too.
 OVERHEAD_PER_TRIAL_DOCKER_S: Final = 6.0
 START_DOCKER_S: Final = 6.0
 # Taking the stack down, judging and reporting.
-CONCLUDE_S: Final = 1.5
+CONCLUDE_S: Final = 0.8
 
 # Reads a script under some load parameters: what it says of itself and what it will offer.
 Inspect = Callable[[Mapping[str, str]], tuple[Scenario, Schedule]]
