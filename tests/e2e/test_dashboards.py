@@ -241,10 +241,9 @@ print(json.dumps([os.getuid(), home, pages, json.load(answer)["status"], provisi
 """
 
 
+@pytest.mark.parametrize("kept", ["docker"], indirect=True)  # beside local processes there is no network for it
 def test_grafanas_container_sees_the_pages_and_the_runs_prometheus(kept: Kept, request: pytest.FixtureRequest) -> None:
     """With a Python in Grafana's place: what is tried is all around Grafana, as docs/docker.md has it brought up."""
-    if not kept.docker_stack:
-        pytest.skip("the local stack has no containers that a Grafana could stand beside")
     images: dict[str, str] = request.getfixturevalue("stack_images")
     build = read_compose(images).services["app"].build
     assert build is not None

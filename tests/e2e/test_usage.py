@@ -24,7 +24,7 @@ BAD = [
     (("run", "spike", "--trials", "0"), "--trials '0' is not possible: it takes a whole number from 1 to 100"),
     (("run", "spike", "--trials", "x"), "--trials 'x' is not possible"),
     (("run", "spike", "--seed", "-1"), "--seed '-1' is not possible: it takes a whole number from 0"),
-    (("run", "spike", "--stack", "cloud"), "--stack 'cloud' is not known: known are auto, local"),
+    (("run", "spike", "--stack", "cloud"), "--stack 'cloud' is not known: known are auto, docker, local, external"),
     (("run", "spike", "--plan", "nope"), "--plan 'nope' is neither a file nor a bundled plan"),
     (("run", "smoke", "--set", "rate=5"), "scenario 'smoke.js' does not use 'rate'"),
     (("run", "spike", "-o", ""), "-o '' names no folder"),
@@ -77,6 +77,7 @@ def test_bad_environment_and_plan_file_are_exit_2(program: Program) -> None:
 
 def test_the_faults_of_flags_variables_and_plan_file_are_told_together_each_where_it_is(program: Program) -> None:
     (program.folder / "p.toml").write_text("scenario = 'nope'\nstack = 'cloud'\nseed = -1\n[set]\ncache = 'hot'\n")
+    del program.env["TICKETBENCH_STACK"]  # it would outrank the plan's
     done = program(
         "run", "--plan", "p.toml", "--vary", "pool_size=0", "--trials", "x", "--set", "nope=1", TICKETBENCH_OUTPUT=" "
     )
