@@ -1,4 +1,8 @@
-"""A program of its own for each test, and the proof after each that nothing of it is left."""
+"""A program of its own for each test, and the proof after each that nothing of it is left.
+
+Whole runs on the local stack go on beside each other, on both workers: no test of them asserts a speed. There is one
+engine and its stacks are everybody's to see, so what uses it is the group ``docker`` of one worker.
+"""
 
 import contextlib
 import tempfile
@@ -7,14 +11,6 @@ from pathlib import Path
 
 import pytest
 from program import Program
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep these tests on one worker: whole runs beside each other would measure each other."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("whole runs"))
 
 
 @contextlib.contextmanager

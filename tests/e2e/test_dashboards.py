@@ -22,7 +22,7 @@ from ticketbench.isolation import probe
 from ticketbench.stack import state
 from ticketbench.stack.compose_file import read_compose
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("docker")]
 
 FOLDER = Path(__file__).parents[2] / "compose" / "grafana"
 PAGES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}

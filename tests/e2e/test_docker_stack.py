@@ -18,7 +18,7 @@ from program import Program, await_line
 from ticketbench import docker_socket
 from ticketbench.errors import EnvironmentFailure
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("docker")]
 
 DOCKER = ("--stack", "docker")
 SHORT = ("--set", "duration=8", "--set", "rate=60")

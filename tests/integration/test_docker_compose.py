@@ -19,7 +19,7 @@ from tests.conftest import without_docker
 from ticketbench.stack.compose import Service
 from ticketbench.stack.compose_file import read_compose
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("whole runs")]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("docker")]
 
 ROOT: Final = Path(__file__).parents[2]
 FILE: Final = ROOT / "compose" / "compose.yaml"
