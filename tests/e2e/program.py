@@ -45,6 +45,13 @@ class Program:
             self.env.pop(name, None)
         # where an engine answers, auto is Docker: tests of that say so
         self.env["TICKETBENCH_STACK"] = "local"
+        # what is on the machine's engine belongs to tests that go on beside this one
+        self.env["DOCKER_HOST"] = f"unix://{folder}/no-engine"
+
+    def with_engine(self, images: dict[str, str]) -> None:
+        """Let the program see the machine's engine, with these images."""
+        self.env.pop("DOCKER_HOST", None)
+        self.env |= {name: os.environ[name] for name in ("DOCKER_HOST",) if name in os.environ} | images
 
     def __call__(self, *arguments: str, **env: str) -> Finished:
         done = subprocess.run(

@@ -102,7 +102,7 @@ def options(kept: Kept, variable: Mapping[str, Any], chosen: Mapping[str, str]) 
 def kept(shared_program: Program, request: pytest.FixtureRequest) -> Iterator[Kept]:
     stack: str = request.param
     if stack == "docker":
-        shared_program.env |= request.getfixturevalue("stack_images")
+        shared_program.with_engine(request.getfixturevalue("stack_images"))
     limited = stack == "docker" or not probe().no_limits
     levels = {**LOAD, **({"app_cpus": 0.5} if limited else {})}
     settings = [f"--set={name}={level}" for name, level in levels.items()]

@@ -61,7 +61,7 @@ def engine(docker: str) -> Engine:
 @pytest.fixture
 def run(program: Program, engine: Engine, stack_images: dict[str, str]) -> Iterator[Program]:
     """The program, with the images that are here. Afterwards the engine has nothing of its runs."""
-    program.env |= stack_images
+    program.with_engine(stack_images)
     yield program
     program.end()
     names = [path.name for path in program.folder.glob("reports/*")]
@@ -224,7 +224,9 @@ def test_a_run_of_another_folder_is_seen_and_never_ended(run: Program) -> None:
     await_line(process, "window")
     other = {"TICKETBENCH_STATE": str(run.folder / "other")}
     assert f"{only_run(run).name}" in run("status", **other).out
-    assert "left alone, it is in use by a run of another user" in run("down", "--force", **other).err
+    down = run("down", "--force", **other)
+    assert "left alone, it is in use by a run of another user" in down.err
+    assert f"{only_run(run).name}" not in down.out
     _, err = process.communicate(timeout=120)
     assert process.returncode in {0, 1, 3}, err
 

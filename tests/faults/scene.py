@@ -90,6 +90,7 @@ class Scene:
             "TICKETBENCH_STATE": str(self.state),
             "TICKETBENCH_OUTPUT": str(self.output),
             "TICKETBENCH_STACK": "local",  # also where an engine answers
+            "DOCKER_HOST": f"unix://{self.state}/no-engine",  # what is on it is not of this scene
             "NO_COLOR": "1",
             "COLUMNS": "120",
         }

@@ -98,6 +98,7 @@ def down(*, force: bool) -> int:
         print("nothing of ticketbench is up")
         return EXIT_OK
     failures: list[EnvironmentFailure] = []
+    taken_down = 0
     for stack in found:
         if why := _spared(stack, force=force):
             print(f"{stack.stack_id}: left alone, {why}", file=sys.stderr)
@@ -107,9 +108,12 @@ def down(*, force: bool) -> int:
         except EnvironmentFailure as error:  # no reason not to take down the others
             failures.append(error)
         else:
+            taken_down += 1
             print(f"{stack.stack_id}: down")
     if failures:
         raise EnvironmentFailure("; ".join(error.message for error in failures), failures[0].hint)
+    if not taken_down:
+        print("nothing was taken down")
     return EXIT_OK
 
 
