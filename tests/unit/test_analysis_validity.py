@@ -265,6 +265,22 @@ def test_a_route_that_does_not_exist_is_never_a_fast_system(shape: Any) -> None:
     assert found.reasons[0] == ("POST /tickets/buy does not exist: 100 % of its 3000 requests were answered 404")
 
 
+def test_a_route_that_was_asked_for_three_times_in_vain_does_not_exist_either() -> None:
+    def seen(vain: int, well: int) -> Validity:
+        trace = spike()
+        for count, status in ((vain, "404"), (well, "200")):
+            since_s = trace.warmup_s + 10  # one a second
+            trace.requests("seats", per_s=1, method="GET", status=status, expected=status == "200",
+                           since_s=since_s, until_s=since_s + count)  # fmt: skip
+        return judged(trace.build())
+
+    found = seen(3, 0)
+    assert found.status == "invalid"
+    assert found.reasons[0] == "GET seats does not exist: 100 % of its 3 requests were answered 404"
+    for vain, well in ((2, 0), (3, 1), (8, 1)):  # somebody may have asked for what is no longer there
+        assert seen(vain, well).status == "valid"
+
+
 def test_a_group_of_addresses_is_not_called_a_route_that_does_not_exist() -> None:
     trace = Trace().requests("(other)", per_s=100, method="GET", status="404", expected=False, latency_s=0.001)
     found = judged(trace.build(), run_record(of=scenario(goal=None)))

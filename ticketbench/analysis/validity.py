@@ -52,9 +52,10 @@ SHED: Final = "503"
 SOLD_OUT: Final = "409"  # the one right answer that sells nothing
 SHED_SHARE: Final = 0.95
 SHED_GOOD_SHARE: Final = 0.1
-# From ten requests on, a share of half is no accident of one or two.
+# From ten requests on, a share of half is no accident of one or two; where it is every single one, three are enough.
 ROUTE_MISSING_SHARE: Final = 0.5
 ROUTE_MISSING_REQUESTS: Final = 10
+ROUTE_MISSING_ALL: Final = 3
 # The app's scrapes may miss one second in ten before its means are those of other seconds.
 SCRAPES_MISSED: Final = 0.1
 # The sampler ticks ten times a second; a tenth of a second late per second is one tick lost in each.
@@ -179,7 +180,8 @@ def _failing(measured: "Measurement", *, performance: bool) -> Iterator[Reason]:
         # A script may expect a 404 now and then. One that calls every answer a success hides a route that never was.
         only_404 = performance and set(route.by_status) == {"404"}
         missing = route.requests if only_404 else route.unexpected_404
-        if route.requests >= ROUTE_MISSING_REQUESTS and missing >= ROUTE_MISSING_SHARE * route.requests:
+        enough = ROUTE_MISSING_ALL if missing == route.requests else ROUTE_MISSING_REQUESTS
+        if route.requests >= enough and missing >= ROUTE_MISSING_SHARE * route.requests:
             share = percent(missing / route.requests)
             yield Reason(
                 "invalid",
