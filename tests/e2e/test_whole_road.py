@@ -22,6 +22,12 @@ def variant(analysis: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(found)
 
 
+def assert_only_others_are_to_blame(variant: dict[str, Any]) -> None:
+    """Other tests share the machine: that they took it is the only thing that may be wrong with a measurement."""
+    doubts = variant["validity"]["reasons"] if variant["validity"]["status"] == "invalid" else []
+    assert all("others took" in doubt or "waited for a core" in doubt for doubt in doubts), variant["validity"]
+
+
 def rows(run: Path, name: str, trial: str = "001") -> list[dict[str, str]]:
     with gzip.open(run / "trials" / trial / name, "rt", newline="") as file:
         return list(csv.DictReader(file))
@@ -58,7 +64,10 @@ def test_nothing_of_the_machine_or_its_secrets_is_in_the_run(program: Program) -
 
 
 def test_a_pool_of_two_cannot_keep_up(program: Program) -> None:
-    done = program("run", "spike", "--vary", "pool_size=10,2", *SHORT, "--set", "stock=5000")
+    # Two connections that wait 60 ms for each payment sell 30 tickets a second at most, ten sell 150, and neither needs
+    # much of a machine that other tests use as well.
+    slow = ("--set", "payment_ms=60", "--set", "rate=60", "--set", "duration=8", "--set", "stock=5000")
+    done = program("run", "spike", "--vary", "pool_size=10,2", *slow)
     analysis = program.analysis()
     wide, narrow = variant(analysis, "pool_size=10"), variant(analysis, "pool_size=2")
     assert narrow["signals"]["traffic"]["goodput_per_s"] < 0.9 * wide["signals"]["traffic"]["goodput_per_s"]
@@ -68,9 +77,7 @@ def test_a_pool_of_two_cannot_keep_up(program: Program) -> None:
     for item in (wide, narrow):
         assert item["integrity"]["status"] == "pass"
         assert item["integrity"]["lost"] == 0
-        # Other tests share the machine: that they took it is the only thing that may be wrong with this measurement.
-        doubts = item["validity"]["reasons"] if item["validity"]["status"] == "invalid" else []
-        assert all("others took" in doubt or "waited for a core" in doubt for doubt in doubts), item["validity"]
+        assert_only_others_are_to_blame(item)
     assert any(finding["candidate_variant"] == "pool_size=2" for finding in analysis["comparison"])
     assert done.code in (0, 1, 3), done.err
     assert not program.alive()
@@ -227,11 +234,13 @@ def pid_of(program: Program, component: str) -> int:
 
 def test_two_runs_compare_and_a_plan_file_does_what_flags_do(program: Program) -> None:
     plan = program.folder / "plan.toml"
-    plan.write_text("scenario = 'spike'\nseed = 3\n[set]\nduration = 5\nrate = 60\n")
+    plan.write_text("scenario = 'spike'\nseed = 3\n[set]\nduration = 5\nrate = 40\n")
     first = program("run", "--plan", "plan.toml")
-    second = program("run", "spike", "--set", "duration=5", "--set", "rate=60", "--seed", "3")
-    assert (first.code, second.code) == (0, 0), first.err + second.err
+    second = program("run", "spike", "--set", "duration=5", "--set", "rate=40", "--seed", "3")
     baseline, candidate = program.runs()
+    for done, run in ((first, baseline), (second, candidate)):
+        assert done.code in (0, 1, 3), done.err
+        assert_only_others_are_to_blame(json.loads((run / "analysis.json").read_text())["variants"][0])
     assert (
         json.loads((baseline / "run.json").read_text())["plan"]
         == json.loads((candidate / "run.json").read_text())["plan"]
@@ -248,9 +257,9 @@ def test_two_runs_compare_and_a_plan_file_does_what_flags_do(program: Program) -
     markdown = program("compare", str(baseline), str(candidate), "--format", "md")
     assert "|" in markdown.out
 
-    run = json.loads((candidate / "run.json").read_text())
-    run["environment"]["cores"] += 2
-    (candidate / "run.json").write_text(json.dumps(run))
+    record = json.loads((candidate / "run.json").read_text())
+    record["environment"]["cores"] += 2
+    (candidate / "run.json").write_text(json.dumps(record))
     unlike = program("compare", str(baseline), str(candidate))
     assert unlike.code == 2
     assert "cores" in unlike.err
@@ -262,7 +271,7 @@ def test_two_runs_compare_and_a_plan_file_does_what_flags_do(program: Program) -
     assert again.code == 0
     assert len(again.out.splitlines()) == 3
     assert (baseline / "report.html").is_file()
-    assert program("show", str(baseline)).code == 0
+    assert program("show", str(baseline)).code == first.code
 
 
 def test_a_script_that_throws_is_its_own_fault_and_a_closed_pipe_changes_no_code(program: Program) -> None:

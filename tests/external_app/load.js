@@ -16,7 +16,7 @@ const flow = (exec, rate) => ({
 });
 
 export const options = {
-  scenarios: { buyers: flow('buyer', RATE), visitors: flow('visitor', 4), logins: flow('login', 4) },
+  scenarios: { buyers: flow('buyer', RATE), visitors: flow('visitor', 4), logins: flow('login', 2) },
   thresholds: {
     'http_req_failed{name:buy}': ['rate<0.01'],
     'http_req_duration{name:login}': ['p(95)<100'],
