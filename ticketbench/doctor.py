@@ -105,7 +105,7 @@ def _python(seen: Surroundings) -> Check:
 def _docker(seen: Surroundings) -> Check:
     if seen.docker:
         return Check("Docker", "ok", f"engine {seen.docker}: --stack docker, and auto, use it")
-    return Check("Docker", "ok", "no engine answers: --stack auto is the local stack, which needs none")
+    return Check("Docker", "ok", f"{seen.docker_problem}: --stack auto is the local stack, which needs none")
 
 
 def _ports(seen: Surroundings) -> Check:

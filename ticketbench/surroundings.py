@@ -3,8 +3,6 @@
 Takes one to two seconds, half of one to watch what others do with the CPU; some more where a program hangs.
 """
 
-import http.client
-import json
 import os
 import platform
 import resource
@@ -24,7 +22,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 from ticketbench import __version__, docker_socket, factors, limits, machine, scenario
 from ticketbench.binaries import PARTS, Sighting, look
 from ticketbench.descriptors import OTHER_FILES
-from ticketbench.docker_socket import SocketConnection
 from ticketbench.errors import EnvironmentFailure, TicketbenchError
 from ticketbench.leftovers import Leftover, StackSeen, look_around
 from ticketbench.model import Isolation
@@ -68,6 +65,7 @@ class Surroundings:
     packages: int
     package_problems: tuple[str, ...]
     docker: str
+    docker_problem: str
     ports_problem: str
     ports_tried: int
     ports_left: int
@@ -101,6 +99,7 @@ def survey(output: Path) -> Surroundings:
     with ThreadPoolExecutor(len(PARTS)) as pool:  # a program that hangs is waited for once, not once for each
         parts = tuple(pool.map(look, PARTS))
     packages, package_problems = _packages()
+    docker, docker_problem = _docker()
     ports_problem, tried = _try_ports()
     ports_range, ports_left = _ports_left()
     busy = watched(WATCHED_S)
@@ -113,7 +112,8 @@ def survey(output: Path) -> Surroundings:
         ticketbench=__version__,
         packages=packages,
         package_problems=package_problems,
-        docker=_docker(),
+        docker=docker,
+        docker_problem=docker_problem,
         ports_problem=ports_problem,
         ports_tried=tried,
         ports_left=ports_left,
@@ -184,19 +184,12 @@ def _packages() -> tuple[int, tuple[str, ...]]:
 # --- Docker -----------------------------------------------------------------------------------------------------------
 
 
-def _docker() -> str:
-    """Return the version of the Docker engine that answers at the local socket; empty where none does."""
+def _docker() -> tuple[str, str]:
+    """Return the version of the Docker engine that can be used here, and why there is none; one of them is empty."""
     try:
-        connection = SocketConnection(docker_socket.find(), DOCKER_PATIENCE_S)
-    except EnvironmentFailure:
-        return ""  # a remote engine cannot be used
-    try:
-        connection.request("GET", "/version")
-        return str(json.loads(connection.getresponse().read())["Version"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return ""
-    finally:
-        connection.close()
+        return docker_socket.reach(docker_socket.find(), DOCKER_PATIENCE_S).engine, ""
+    except EnvironmentFailure as error:
+        return "", error.message
 
 
 # --- ports, descriptors -----------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def test_what_is_up_or_was_left_behind_is_told(program: Program) -> None:
 
 class Engine(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = b'{"Version": "27.1"}'
+        body = b'{"Version": "27.1", "ApiVersion": "1.46"}'
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -203,7 +203,7 @@ def test_an_engine_of_docker_is_seen_and_a_silent_one_does_not_hold_us(program: 
         silent.bind(str(program.folder / "silent.sock"))
         silent.listen()
         told = checks(program("doctor", "--json", DOCKER_HOST=f"unix://{program.folder / 'silent.sock'}"))
-    assert "no engine answers" in told["Docker"]["text"]
+    assert "does not tell its version" in told["Docker"]["text"]
 
 
 def test_a_bad_output_folder_is_a_usage_error(program: Program) -> None:

@@ -47,12 +47,12 @@ def test_no_engine_is_told_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_is_too_old_is_told_with_what_is_needed() -> None:
-    with pytest.raises(EnvironmentFailure, match=r"Docker 19\.03 is too old.*API 1\.41 is needed"):
-        engine.require_api("19.03", "1.40")
-    engine.require_api("20.10.24", "1.41")
-    engine.require_api("30.0", "2.0")
+    with pytest.raises(docker_socket.NoEngine, match=r"Docker 19\.03 is too old.*API 1\.41 is needed"):
+        docker_socket.require_api(docker_socket.Version("19.03", "1.40"))
+    docker_socket.require_api(docker_socket.Version("20.10.24", "1.41"))
+    docker_socket.require_api(docker_socket.Version("30.0", "2.0"))
     with pytest.raises(EnvironmentFailure, match="does not tell"):
-        engine.require_api("", "")
+        docker_socket.require_api(docker_socket.Version("", ""))
 
 
 def api_error(said: str, status: int = 500) -> APIError:

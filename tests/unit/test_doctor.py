@@ -33,6 +33,7 @@ GOOD = Surroundings(
     packages=22,
     package_problems=(),
     docker="",
+    docker_problem="no Docker engine runs here",
     ports_problem="",
     ports_tried=22,
     ports_left=28_000,

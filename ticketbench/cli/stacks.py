@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -50,7 +51,7 @@ def up(*, stack: str | None, fixed: Sequence[str], as_json: bool) -> int:
         except BaseException:
             made.stop()
             raise
-    (here,) = (one for one in _found() if one.stack_id == made.stack_id)
+    (here,) = (one for one in _found().whole() if one.stack_id == made.stack_id)
     here = here.model_copy(update={"owner": None})  # it stays when we have ended
     print(json.dumps(here.public(), indent=1) if as_json else here.describe())
     return EXIT_OK
@@ -58,7 +59,7 @@ def up(*, stack: str | None, fixed: Sequence[str], as_json: bool) -> int:
 
 def logs(components: Sequence[str], *, lines: int) -> int:
     """Print the last lines of each component of every stack that is up, or of those that are named."""
-    found = [(stack, _logs(stack, lines)) for stack in _found()]
+    found = [(stack, _logs(stack, lines)) for stack in _found().whole()]
     known = sorted({name for _, texts in found for name in texts})
     unknown = [name for name in components if name not in known]
     if unknown and known:
@@ -94,12 +95,12 @@ def _tail(path: Path) -> list[str]:
 def down(*, force: bool) -> int:
     """End what was kept or left behind."""
     found = _found()
-    if not found:
+    failures: list[EnvironmentFailure] = list(found.trouble)
+    if not found.stacks and not failures:
         print("nothing of ticketbench is up")
         return EXIT_OK
-    failures: list[EnvironmentFailure] = []
     taken_down = 0
-    for stack in found:
+    for stack in found.stacks:
         if why := _spared(stack, force=force):
             print(f"{stack.stack_id}: left alone, {why}", file=sys.stderr)
             continue
@@ -111,7 +112,8 @@ def down(*, force: bool) -> int:
             taken_down += 1
             print(f"{stack.stack_id}: down")
     if failures:
-        raise EnvironmentFailure("; ".join(error.message for error in failures), failures[0].hint)
+        messages = dict.fromkeys(error.message for error in failures)
+        raise EnvironmentFailure("; ".join(messages), failures[0].hint)
     if not taken_down:
         print("nothing was taken down")
     return EXIT_OK
@@ -137,30 +139,51 @@ def status(*, as_json: bool) -> int:
     """List the stacks that are up."""
     found = _found()
     if as_json:
-        print(json.dumps([stack.public() for stack in found], indent=1))
-        return EXIT_OK
-    if not found:
+        print(json.dumps([stack.public() for stack in found.stacks], indent=1))
+    elif not found.stacks and not found.trouble:
         print("nothing of ticketbench is up")
-    for stack in found:
-        print(stack.describe())
+    else:
+        for stack in found.stacks:
+            print(stack.describe())
+    found.whole()
     return EXIT_OK
 
 
-def _found() -> tuple[state.StackState, ...]:
-    """Return what is written down, and what the Docker engine of this machine has that is not; oldest first.
+@dataclass(frozen=True)
+class _Found:
+    """The stacks that are known of, oldest first, and why these may not be all: an engine that did not answer."""
 
-    An engine that does not answer is one that has nothing of ours running, unless it is written down: then `down` will
-    say why it cannot be reached.
+    stacks: tuple[state.StackState, ...]
+    trouble: tuple[EnvironmentFailure, ...] = ()
+
+    def whole(self) -> tuple[state.StackState, ...]:
+        """Return the stacks. Raises EnvironmentFailure where these may not be all."""
+        for failure in self.trouble:
+            raise failure
+        return self.stacks
+
+
+def _found() -> _Found:
+    """Return what is written down, and what the Docker engine of this machine has that is not.
+
+    Where no engine could have anything of ours, one that is written down is told of all the same: `down` will say why
+    it cannot be reached.
     """
     written = {stack.stack_id: stack for stack in state.running()}
     try:
         docker_socket.reach(docker_socket.find())
-    except EnvironmentFailure:
-        return tuple(written.values())
-    from ticketbench.stack.containers import found  # heavy: the Docker SDK
-    from ticketbench.stack.containers.engine import connect
+        from ticketbench.stack.containers import found  # heavy: the Docker SDK
+        from ticketbench.stack.containers.engine import connect
 
-    for stack in found.stacks(connect()):
-        known = written.get(stack.stack_id, stack)
-        written[stack.stack_id] = known.model_copy(update={"containers": stack.containers})
-    return tuple(sorted(written.values(), key=lambda stack: stack.created))
+        for stack in found.stacks(connect()):
+            known = written.get(stack.stack_id, stack)
+            written[stack.stack_id] = known.model_copy(update={"containers": stack.containers})
+    except docker_socket.NoEngine:
+        return _Found(_oldest_first(written.values()))
+    except EnvironmentFailure as failure:
+        return _Found(_oldest_first(written.values()), (failure,))
+    return _Found(_oldest_first(written.values()))
+
+
+def _oldest_first(stacks: Iterable[state.StackState]) -> tuple[state.StackState, ...]:
+    return tuple(sorted(stacks, key=lambda stack: stack.created))

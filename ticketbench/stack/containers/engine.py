@@ -18,9 +18,6 @@ from ticketbench import docker_socket
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.stack.process import DISK_FULL
 
-# Docker 20.10, of December 2020: the first that tells a container's figures without waiting for a second ("one-shot").
-OLDEST_API: Final = (1, 41)
-OLDEST_ENGINE: Final = "20.10"
 # Making and starting a container takes 0.5 s; on a machine whose disk is busy some seconds.
 PATIENCE_S: Final = 60
 _TAKEN: Final = re.compile(r"port is already allocated|address already in use")
@@ -58,37 +55,19 @@ def connect() -> Engine:
     Raises EnvironmentFailure: there is none, it may not be used, it is a remote one or too old.
     """
     path = docker_socket.find()
-    docker_socket.reach(path)
-    with spoken("tell its version"):
-        client = docker.DockerClient(base_url=f"{docker_socket.UNIX}{path}", version="auto", timeout=PATIENCE_S)
-        told: dict[str, Any] = client.version()
+    told = docker_socket.reach(path)
+    client = client_at(path, told.api)
+    with spoken("tell what it can do"):
         about: dict[str, Any] = client.info()
-    require_api(str(told.get("Version", "")), str(told.get("ApiVersion", "")))
     return Engine(
         client=client,
         socket=path,
-        version=str(told["Version"]),
-        api=str(client.api.api_version),
+        version=told.engine,
+        api=told.api,
         limits_cpu=bool(about.get("CpuCfsQuota", True)),
         limits_memory=bool(about.get("MemoryLimit", True)),
         pins=bool(about.get("CPUSet", True)),
     )
-
-
-def require_api(version: str, api: str) -> None:
-    """Raise EnvironmentFailure where an engine of this ``version`` speaks no ``api`` that has what is needed."""
-    try:
-        major, minor = (int(part) for part in api.split(".", 1))
-    except ValueError:
-        raise EnvironmentFailure(
-            f"what listens at the Docker socket does not tell its API version ({api!r})", docker_socket.LOCAL_HINT
-        ) from None
-    if (major, minor) < OLDEST_API:
-        needed = ".".join(map(str, OLDEST_API))
-        raise EnvironmentFailure(
-            f"Docker {version} is too old: it speaks API {api}, and API {needed} is needed (Docker {OLDEST_ENGINE})",
-            f"install Docker {OLDEST_ENGINE} or later, or use --stack local",
-        )
 
 
 def here(container_id: str, pid: int) -> bool:
