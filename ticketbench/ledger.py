@@ -13,6 +13,7 @@ from redis.retry import Retry
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import LedgerRow
 from ticketbench.stack.patience import patience
+from ticketbench.stack.process import is_disk_full
 from ticketbench.stack.protocol import DatabaseAccess
 
 TARGET_DATABASE: Final = "tickets"
@@ -25,6 +26,7 @@ _RECOVERY_S: Final = 15.0  # it replays the WAL of one trial: seconds, also on a
 _RECOVERY_POLL_S: Final = 0.2
 _COMING_BACK: Final = ("is in recovery mode", "is starting up", "is not yet accepting connections")
 _HINT: Final = "without the ledger nothing can be said about integrity; the component's log says why it ended"
+_DISK_HINT: Final = "the disk that PostgreSQL writes to is full: free some space there"
 
 _MATCHES: Final = "SELECT id, capacity, stock FROM matches WHERE on_sale ORDER BY id"
 _TICKETS: Final = (
@@ -71,7 +73,9 @@ def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
                     yield LedgerRow(kind="ticket", match_id=match_id, ticket_id=ticket_id, key=key)
     except psycopg.Error as error:
         text = " ".join(str(error).split())
-        raise EnvironmentFailure(f"cannot read the ledger from PostgreSQL: {text}", _HINT) from error
+        raise EnvironmentFailure(
+            f"cannot read the ledger from PostgreSQL: {text}", _DISK_HINT if is_disk_full(text) else _HINT
+        ) from error
 
 
 def _connect(dsn: str) -> "psycopg.Connection[tuple[Any, ...]]":

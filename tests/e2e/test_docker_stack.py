@@ -7,8 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import UnixStreamServer
 from typing import Any
 
 import httpx
@@ -277,6 +280,62 @@ def test_a_remote_engine(run: Program) -> None:
     assert "remote engine" in refused(run, DOCKER_HOST="tcp://127.0.0.1:2375")
 
 
+class _OldEngine(BaseHTTPRequestHandler):
+    """Docker 19.03, as far as it is asked."""
+
+    def do_GET(self) -> None:
+        body = b'{"Version": "19.03.15", "ApiVersion": "1.40", "MinAPIVersion": "1.12"}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "a Unix socket"
+
+    def log_request(self, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_an_engine_that_is_too_old(run: Program) -> None:
+    path = run.folder / "old.sock"
+    with UnixStreamServer(str(path), _OldEngine) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        old = {"DOCKER_HOST": f"unix://{path}"}
+        said = refused(run, **old)
+        # it has nothing of ours, and is no reason not to take down what else there is
+        assert [run(*words, **old).code for words in (("status",), ("down",), ("logs",))] == [0, 0, 0]
+        server.shutdown()
+        thread.join()
+    assert "Docker 19.03.15 is too old: it speaks API 1.40, and API 1.41 is needed (Docker 20.10)" in said
+    assert "--stack local" in said
+
+
+def test_an_engine_that_does_not_answer_is_never_taken_for_none(run: Program) -> None:
+    path = run.folder / "odd.sock"
+
+    def hang_up() -> None:
+        while True:
+            try:
+                listening.accept()[0].close()
+            except OSError:
+                return
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        threading.Thread(target=hang_up, daemon=True).start()
+        odd = {"DOCKER_HOST": f"unix://{path}"}
+        assert "does not tell its version" in refused(run, **odd)
+        for words in (("status",), ("status", "--json"), ("down",), ("logs",)):
+            done = run(*words, **odd)
+            assert done.code == 4
+            assert "does not tell its version" in done.err
+            assert "nothing of ticketbench is up" not in done.out
+        listening.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a socket that another user may not use")
 def test_an_engine_that_may_not_be_used(run: Program) -> None:
     path = run.folder / "closed.sock"
@@ -370,6 +429,26 @@ def test_a_container_that_is_paused_in_mid_trial(run: Program, engine: Engine) -
     assert "postgres died in mid-trial: it was paused (docker pause)" in err
     # it was let go on, so that the ledger could be read
     assert (only_run(run) / "trials" / "001" / "ledger.csv.gz").exists()
+
+
+def test_names_that_somebody_else_has_taken(run: Program, engine: Engine) -> None:
+    # the random part of the stack's id made certain, so that its names can be taken before it
+    (run.folder / "sitecustomize.py").write_text(
+        "import secrets\n"
+        "drawn = secrets.token_hex\n"
+        "secrets.token_hex = lambda size=None: 'abcdef' if size == 3 else drawn(size)\n"
+    )
+    run.env["PYTHONPATH"] = str(run.folder)
+    for kind, name in (("volume", "ticketbench-up-abcdef_postgres-data"), ("network", "ticketbench-up-abcdef_default")):
+        engine(kind, "create", "--label", "theirs=yes", name)
+        try:
+            done = run("up", *DOCKER)
+            assert done.code == 4, done.err
+            assert f"{name} is not ticketbench's and is left alone: rename or remove it" in done.err
+            assert engine(kind, "ls", "-q", "--filter", "label=theirs=yes")
+            assert not engine.left("ticketbench.run=up")
+        finally:
+            engine(kind, "rm", name)
 
 
 def test_somebody_elses_project_is_never_touched(run: Program, engine: Engine, stack_images: dict[str, str]) -> None:

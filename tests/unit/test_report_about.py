@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.report_data import spike
-from ticketbench.model import Isolation, Split
+from ticketbench.model import BinaryVersion, Isolation, Split
 from ticketbench.report import markdown
 from ticketbench.report.about import about_tables
 
@@ -94,3 +94,15 @@ def test_the_short_report_says_what_the_figures_were_made_with() -> None:
     assert told["Pinning and CPU limits"] == "pinning split; app_cpus 0.5 or no limit"
     assert told["Versions"] == "ticketbench 0.1.0, Python 3.11.4, k6 1.1.0, postgres 18.6"
     assert told["Load by others"].startswith("not recorded")
+
+
+def test_the_short_report_says_when_an_image_stands_in_for_an_official_one() -> None:
+    data = spike()
+    images = (
+        BinaryVersion(part="redis", version="mine:1", source="stand-in image", sha256="aa"),
+        BinaryVersion(part="k6", version="grafana/k6:1.1.0", source="image", sha256="bb"),
+    )
+    environment = data.run.environment.model_copy(update={"binaries": images})
+    run = data.run.model_copy(update={"environment": environment})
+    text = markdown(dataclasses.replace(data, run=run)).decode()
+    assert "redis mine:1 (stand-in image), k6 grafana/k6:1.1.0" in text

@@ -188,7 +188,9 @@ def _kept_apart(data: ReportInput) -> str:
 def environment_table(data: ReportInput) -> Table:
     """Return in a few rows what a reader of the short report needs to judge the figures by."""
     env = data.run.environment
-    programs = ", ".join(f"{b.part} {b.version}" for b in env.binaries)
+    programs = ", ".join(
+        f"{b.part} {b.version}{f' ({b.source})' if b.source.startswith('stand-in') else ''}" for b in env.binaries
+    )
     rows = [
         (
             "System",

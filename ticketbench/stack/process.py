@@ -178,10 +178,16 @@ def exit_text(process: subprocess.Popen[bytes]) -> str:
         return f"killed by signal {-status}"
 
 
+def is_disk_full(said: str) -> bool:
+    """Tell whether these words of a program are about a full disk."""
+    words = said.lower()
+    return any(cause in words for cause in DISK_FULL)
+
+
 def remedy(said: str) -> str:
     """Return what to do about a process that ended with these words."""
     words = said.lower()
-    if any(cause in words for cause in DISK_FULL):
+    if is_disk_full(said):
         return "the disk of the state folder is full: free some space, or point TICKETBENCH_STATE at another"
     if any(cause in words for cause in FILES_SHORT):
         return "too few open files are allowed: raise the limit (ulimit -n)"

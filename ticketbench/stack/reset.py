@@ -40,13 +40,21 @@ REDIS_SHOWN: Final = ("maxmemory", "maxmemory-policy", "save", "appendonly", "io
 class Data:
     """The data of a stack: its database, the templates it is copied from, and Redis.
 
-    ``inside`` is PostgreSQL as the target reaches it, where that is another address than ours.
+    ``inside`` is PostgreSQL as the target reaches it, where that is another address than ours. ``advice`` says what to
+    do about PostgreSQL's words where it refuses.
     """
 
-    def __init__(self, postgres: PostgresAt, store: RedisAt, inside: PostgresAt | None = None) -> None:
+    def __init__(
+        self,
+        postgres: PostgresAt,
+        store: RedisAt,
+        inside: PostgresAt | None = None,
+        advice: Callable[[str], str] = remedy,
+    ) -> None:
         self._postgres = postgres
         self._store = store
         self._inside = inside or postgres
+        self._advice = advice
         self._password = secrets.token_urlsafe(24)
         self._templates: set[str] = set()
 
@@ -118,7 +126,7 @@ class Data:
                 yield connection
         except psycopg.Error as error:
             why = str(error).strip() or type(error).__name__
-            raise EnvironmentFailure(f"PostgreSQL does not do what a reset needs: {why}", remedy(why)) from error
+            raise EnvironmentFailure(f"PostgreSQL does not do what a reset needs: {why}", self._advice(why)) from error
 
     def settings(self) -> dict[str, str]:
         """Return the servers' settings that matter, as they hold now. Raises EnvironmentFailure."""

@@ -16,12 +16,15 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from ticketbench import docker_socket
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.stack.process import DISK_FULL
+from ticketbench.stack.process import is_disk_full
 
 # Making and starting a container takes 0.5 s; on a machine whose disk is busy some seconds.
 PATIENCE_S: Final = 60
+DISK_HINT: Final = (
+    "the disk of the Docker engine is full: `docker system df` tells what takes the room, prune some of it"
+)
 _TAKEN: Final = re.compile(r"port is already allocated|address already in use")
-_IN_USE: Final = re.compile(r'(?:container )?name "/?([^"]+)" is already in use')
+_IN_USE: Final = re.compile(r'name "/?([^"]+)" is already in use|network with name (\S+) already exists')
 
 
 @dataclass(frozen=True)
@@ -110,18 +113,29 @@ def failure(doing: str, error: Exception, port_variable: str = "") -> Environmen
 def advice(said: str, port_variable: str = "") -> str:
     """Return what to do about an engine that said this; empty where its own words are all there is."""
     words = said.lower()
-    if any(cause in words for cause in DISK_FULL):
-        return "the disk of the Docker engine is full: `docker system df` tells what takes the room, prune some of it"
+    if is_disk_full(said):
+        return DISK_HINT
     if _TAKEN.search(words):
         named = f", or set {port_variable} to another (0: a free one)" if port_variable else ""
         return f"another program listens at that port: end it{named}"
     if match := _IN_USE.search(said):
-        return f"{match.group(1)} is not ticketbench's and is left alone: rename or remove it"
+        return not_ours(match.group(1) or match.group(2))
     if "permission denied" in words:
         return "look at the engine's rights: group docker, AppArmor, SELinux"
     return ""
 
 
+def not_ours(name: str) -> str:
+    """Return what to do about a name that somebody else has taken."""
+    return f"{name} is not ticketbench's and is left alone: rename or remove it"
+
+
+def inside_advice(said: str) -> str:
+    """Return what to do about a program in a container that ended with these words; empty where they say it all."""
+    return DISK_HINT if is_disk_full(said) else ""
+
+
 __all__ = [
-    "APIError", "DockerException", "Engine", "ImageNotFound", "NotFound", "client_at", "connect", "here", "spoken",
+    "APIError", "DockerException", "Engine", "ImageNotFound", "NotFound", "client_at", "connect", "here",
+    "inside_advice", "not_ours", "spoken",
 ]  # fmt: skip

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import re
 import tarfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -23,6 +25,9 @@ SOURCE: Final = "ticketbench.source"
 # On an image that stands in for an official one where no registry can be reached (tests/standin).
 STANDIN: Final = "ticketbench.standin"
 BUILD_TIMEOUT_S: Final = 900
+# What the builder says of its own doing, among what the commands say that it carries out.
+_OF_THE_BUILDER: Final = ("--->", "Removing intermediate container")
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _TOLD_BYTES: Final = 1_000_000  # a pull tells of every few kilobytes
 
 
@@ -116,7 +121,7 @@ class Images:
             return attributes
         self._emit(Provide(service.name, f"building {service.image}"))
         client = self._engine.client.api
-        last = ""
+        last: deque[str] = deque(maxlen=3)
         try:
             for line in client.build(
                 fileobj=io.BytesIO(context_of(build)),
@@ -131,10 +136,10 @@ class Images:
                 timeout=BUILD_TIMEOUT_S,
             ):
                 if "error" in line:
-                    raise _cannot_build(service, f"{line['error']}{f' ({last})' if last else ''}")
-                said = str(line.get("stream", "")).strip()
-                if said:
-                    last = said
+                    raise _cannot_build(service, " / ".join([*last, str(line["error"])]))
+                said = _COLOUR.sub("", str(line.get("stream", ""))).strip()
+                if said and not said.startswith(_OF_THE_BUILDER):
+                    last.append(said)
                 if said.startswith("Step "):
                     self._emit(Provide(service.name, f"building {service.image}: {said[:100]}"))
         except (DockerException, requests.RequestException) as error:

@@ -18,7 +18,7 @@ from ticketbench.errors import EnvironmentFailure
 from ticketbench.stack.compose import Compose
 from ticketbench.stack.containers import bodies
 from ticketbench.stack.containers.bodies import Belonging, Body, Changes, Limit
-from ticketbench.stack.containers.engine import APIError, DockerException, Engine, NotFound, here, spoken
+from ticketbench.stack.containers.engine import APIError, DockerException, Engine, NotFound, here, not_ours, spoken
 from ticketbench.stack.process import last_lines
 
 # A container that was killed is taken away in 0.2 s; several at a time, so that all of them are not a second.
@@ -60,10 +60,22 @@ class Project:
                 self.belonging.network(),
                 driver="bridge",
                 labels=bodies.network_labels(self.belonging),
-                check_duplicate=None,
+                check_duplicate=True,
             )
             for name in volumes:
-                self._api.create_volume(self.belonging.volume(name), labels=bodies.volume_labels(self.belonging, name))
+                self._lay_volume(self.belonging.volume(name), bodies.volume_labels(self.belonging, name))
+
+    def _lay_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make a volume: of one that is there already the engine says nothing, and gives it as it is."""
+        made: dict[str, Any] = self._api.create_volume(name, labels=dict(labels))
+        if (made.get("Labels") or {}).get(bodies.STACK) != labels[bodies.STACK]:
+            raise EnvironmentFailure(f"there is a volume {name} already", not_ours(name))
+
+    def of(self, service: str) -> tuple[str, ...]:
+        """Return the ids of this project's containers of a service, whether they run or not."""
+        wanted = [f"{bodies.STACK}={self.belonging.stack_id}", f"com.docker.compose.service={service}"]
+        with spoken(f"look for {service}"):
+            return tuple(it["Id"] for it in self._api.containers(all=True, filters={"label": wanted}))
 
     def body(self, service: str, image: str, changes: Changes | None = None) -> Body:
         """Return the request for a service's container."""

@@ -20,7 +20,7 @@ from ticketbench.stack.clients import ANSWER_TIMEOUT_S, PostgresAt, PrometheusAt
 from ticketbench.stack.compose import Compose
 from ticketbench.stack.containers import found
 from ticketbench.stack.containers.bodies import Belonging, Changes
-from ticketbench.stack.containers.engine import Engine
+from ticketbench.stack.containers.engine import Engine, inside_advice
 from ticketbench.stack.containers.images import Image, packages
 from ticketbench.stack.containers.k6 import API_PORT, Place
 from ticketbench.stack.containers.limits import Limits, memory_bytes
@@ -159,7 +159,7 @@ class DockerStack:
         self._await("redis", "Redis", store.answers)
         self._await("prometheus", "Prometheus", prometheus.answers)
         inside = PostgresAt("postgres", POSTGRES_PORT, postgres.password)
-        self._data = Data(postgres, store, inside)
+        self._data = Data(postgres, store, inside, inside_advice)
         self._data.prepare()
 
     def _start(self, name: str, changes: Changes | None = None) -> Container:
@@ -172,7 +172,7 @@ class DockerStack:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not answers():
             if (why := self._fate(name)) is not None:
-                raise EnvironmentFailure(f"{title} ended while starting: {why}", _more(name, why))
+                raise EnvironmentFailure(f"{title} ended while starting: {why}", self._remedy(name, why))
             if time.monotonic() > deadline:
                 raise EnvironmentFailure(
                     f"{title} gave no answer within {READY_TIMEOUT_S:g} s; its log ends: "
@@ -189,7 +189,17 @@ class DockerStack:
         self._project.drain(name)
         if "memory" in fate:
             fate += f" ({limit_text(self._limits.memory_bytes(name))})"
-        return f"{fate}; its log ends: {self._project.last_lines(name, 2)}"
+        return f"{fate}; its log ends: {self._project.last_lines(name)}"
+
+    def _remedy(self, name: str, why: str) -> str:
+        """Return what to do about a container that ended so; what it said of it may be lines before its last."""
+        if "for want of memory" not in why:
+            return inside_advice(self._project.last_lines(name, 12)) or (
+                f"is {self._compose.services[name].image} an image of {name}? TICKETBENCH_IMAGE_{name.upper()} names it"
+            )
+        if f"{name}_memory_mb" in factors.CATALOGUE:
+            return f"give it more, with {name}_memory_mb"
+        return "give it more memory"
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
@@ -274,7 +284,7 @@ class DockerStack:
     def _remove_target(self) -> None:
         container = self._containers.pop("app", None)
         # k6's: a trial that was broken off hard may have left it
-        self._project.remove([self._project.belonging.container("k6"), *([container.id] if container else [])])
+        self._project.remove([*self._project.of("k6"), *([container.id] if container else [])])
 
     def _fill(self, seed: Mapping[str, Level], url: str) -> None:
         changes = Changes(command=("init-db",), environment=_environment(seed, url), once=True)
@@ -293,7 +303,7 @@ class DockerStack:
             if scraped == wanted:
                 return
             if (why := self._fate("app")) is not None:
-                raise EnvironmentFailure(f"the sale ended while starting: {why}", _more("app", why))
+                raise EnvironmentFailure(f"the sale ended while starting: {why}", self._remedy("app", why))
             if time.monotonic() > deadline:
                 missing = ", ".join(sorted(wanted - scraped)) or "nothing"
                 raise EnvironmentFailure(
@@ -356,13 +366,6 @@ class DockerStack:
             self._limits.release()
             remove_all(self._engine, self.stack_id)
             remove(self._file.state.model_copy(update={"engine": ""}))  # its folder: the containers are gone
-
-
-def _more(name: str, why: str) -> str:
-    """Return what to do about a container that ended so."""
-    if "for want of memory" not in why:
-        return ""
-    return f"give it more, with {name}_memory_mb" if f"{name}_memory_mb" in factors.CATALOGUE else "give it more memory"
 
 
 def _environment(levels: Mapping[str, Level], database_url: str) -> dict[str, str]:
