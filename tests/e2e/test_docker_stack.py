@@ -203,6 +203,18 @@ def test_what_up_cannot_do_is_told_at_once(run: Program) -> None:
     assert "pool_size='x' is not possible" in done.err
 
 
+def test_a_limit_that_is_a_factor_is_no_variable(run: Program) -> None:
+    limits = {"TICKETBENCH_CPUS_APP": "0.5", "TICKETBENCH_MEMORY_REDIS": "64m", "TICKETBENCH_CPUS_POSTGRES": "0"}
+    done = run("run", "smoke", *DOCKER, **limits, TICKETBENCH_PORT_NONE="1")
+    assert done.code == 2
+    assert "TICKETBENCH_CPUS_APP=0.5 is for docker compose alone: a run is told by --set app_cpus=" in done.err
+    assert (
+        "TICKETBENCH_MEMORY_REDIS=64m is for docker compose alone: a run is told by --set redis_memory_mb=" in done.err
+    )
+    assert "there is no variable TICKETBENCH_PORT_NONE" in done.err
+    assert "POSTGRES" not in done.err
+
+
 # --- interrupted ------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from ticketbench import sampler
 from ticketbench.sampling import clock
 from ticketbench.sampling.counters import Counters
 from ticketbench.sampling.host import _AHEAD_S, Host
-from ticketbench.sampling.postgres import shorten
+from ticketbench.sampling.postgres import shorten, wait_name
 from ticketbench.sampling.push import Outbox, Rejected
 
 
@@ -130,6 +130,13 @@ def test_statements_fit_on_a_label() -> None:
     long = shorten("SELECT " + "x, " * 200 + "y FROM t")
     assert len(long) == 120
     assert long.endswith("...")
+
+
+def test_a_wait_has_one_name_in_every_version_of_postgresql() -> None:
+    names = ("IO:WalSync", "IO:WalInitWrite", "IO:WALSync", "LWLock:WALWrite", "Lock:transactionid", "CPU")
+    assert [wait_name(name) for name in names] == [
+        "IO:WALSync", "IO:WALInitWrite", "IO:WALSync", "LWLock:WALWrite", "Lock:transactionid", "CPU"
+    ]  # fmt: skip
 
 
 def test_commands_and_configuration() -> None:

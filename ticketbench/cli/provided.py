@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ticketbench import binaries as binaries_module
 from ticketbench import plan as planning
-from ticketbench.errors import EnvironmentFailure
+from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.events import Emit, Notice
 from ticketbench.model import BinaryVersion, Level
 from ticketbench.stack import confinement
@@ -74,9 +74,25 @@ def _ready(emit: Emit) -> Ready:
     from ticketbench.stack.containers.images import Images
     from ticketbench.stack.containers.stack import SERVICES
 
-    compose = read_compose(os.environ)
+    problems = _limits_behind_factors(os.environ)
+    try:
+        compose = read_compose(os.environ)
+    except UsageError as error:
+        raise UsageError(*error.problems, *problems, hint=error.hint) from error
+    if problems:
+        raise UsageError(*problems, hint="unset it, or use docker compose itself")
     engine = connect()
     return Ready(engine, Images(engine, emit).provide(compose, SERVICES))
+
+
+def _limits_behind_factors(environ: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with variables that would limit a component while its factor says that it has no limit."""
+    return [
+        f"{name}={environ[name]} is for docker compose alone: a run is told by --set {component}_{factor}=..."
+        for component in confinement.SYSTEM
+        for family, factor in (("CPUS", "cpus"), ("MEMORY", "memory_mb"))
+        if environ.get(name := f"TICKETBENCH_{family}_{component.upper()}", "") not in ("", "0")
+    ]
 
 
 @dataclass(frozen=True)

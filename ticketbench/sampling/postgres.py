@@ -30,6 +30,7 @@ _TOP_STATEMENTS: Final = 10
 # the bound on their number.
 _MOST_STATEMENTS: Final = 30
 _STATEMENT_CHARS: Final = 120
+_WAL_OF_17: Final = re.compile(r"^IO:Wal(?=[A-Z])")
 _STATES: Final = ("active", "idle", "idle in transaction")
 
 # Grouped in the server: the answer is a handful of rows, whatever the number of backends.
@@ -53,6 +54,11 @@ FROM pg_stat_statements(false) s WHERE s.dbid = %s AND s.queryid IS NOT NULL GRO
 """
 _TEXTS = "SELECT queryid, left(query, 1000) FROM pg_stat_statements WHERE queryid = ANY(%s)"
 _RESET = "SELECT stats_reset FROM pg_stat_statements_info"
+
+
+def wait_name(told: str) -> str:
+    """Return a wait's name as it is in every version: PostgreSQL 17 alone calls it IO:WalSync, not IO:WALSync."""
+    return _WAL_OF_17.sub("IO:WAL", told)
 
 
 @dataclass
@@ -154,7 +160,8 @@ class Postgres:
         span_s = 0.0 if self._seen_at_s is None else min(now_s - self._seen_at_s, _LONGEST_TICK_S)
         self._seen_at_s = now_s
         states = dict.fromkeys(_STATES, 0)
-        for wait, count in rows:
+        for name, count in rows:
+            wait = wait_name(name)
             self.wait_s.add(wait, count * span_s)
             states[wait if wait in states else "active"] += count
         self._states = states
