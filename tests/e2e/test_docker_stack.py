@@ -212,7 +212,7 @@ def test_a_limit_that_is_a_factor_is_no_variable(run: Program) -> None:
         "TICKETBENCH_MEMORY_REDIS=64m is for docker compose alone: a run is told by --set redis_memory_mb=" in done.err
     )
     assert "there is no variable TICKETBENCH_PORT_NONE" in done.err
-    assert "POSTGRES" not in done.err
+    assert "CPUS_POSTGRES" not in done.err
 
 
 # --- interrupted ------------------------------------------------------------------------------------------------------
