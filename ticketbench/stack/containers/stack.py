@@ -153,7 +153,8 @@ class DockerStack:
         self._watch = ContainerWatch(self._engine, self.stack_id)
         self._project.lay(self._compose.volumes)
         with interrupts.deferred(), ThreadPoolExecutor(len(SERVERS)) as pool:  # each takes the engine 0.5 s
-            list(pool.map(self._start, SERVERS))
+            self._start("postgres")  # alone: it makes its data folder while the engine makes the others
+            list(pool.map(self._start, (name for name in SERVERS if name != "postgres")))
         postgres, store, prometheus = self._postgres(), self._redis(), self._prometheus()
         self._await("postgres", "PostgreSQL", postgres.answers)
         self._await("redis", "Redis", store.answers)
