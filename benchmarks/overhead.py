@@ -171,12 +171,15 @@ def main() -> None:
     for name, value in (("times", options.times), ("variants", options.variants)):
         if value < 1:
             parser.error(f"--{name} {value} is not possible: at least 1")
-    runs = [measure(options.stack, options.variants) for _ in range(options.times)]
+    runs: list[Overhead] = []
+    for number in range(options.times):
+        runs.append(measure(options.stack, options.variants))
+        if options.json is not None:
+            options.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+        sys.stderr.write(f"{number + 1} of {options.times} runs\n")
     print(_table(options.stack, runs))
     what = f"{options.times} runs of {options.variants} variants on the {options.stack} stack"
     print(f"{what}; load averages now {os.getloadavg()[0]:.1f}")
-    if options.json is not None:
-        options.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
 
 
 if __name__ == "__main__":
