@@ -66,6 +66,8 @@ def api_error(said: str, status: int = 500) -> APIError:
     [
         ("write /var/lib/docker/x: no space left on device", "docker system df"),
         ("Bind for 127.0.0.1:8123 failed: port is already allocated", "port"),
+        ("network with name theirs already exists", "theirs is not ticketbench's"),
+        ("unable to set memory limit to 20971520 (current usage: 71176192)", "give it more"),
         ('Conflict. The container name "/theirs" is already in use by container "1"', "theirs is not ticketbench's"),
     ],
 )
@@ -120,6 +122,7 @@ def test_each_stack_has_passwords_of_its_own_and_its_workers_are_scraped() -> No
 def test_an_end_is_told_in_words() -> None:
     assert ended_text("1", short_of_memory=False) == "exit status 1"
     assert ended_text("137", short_of_memory=False) == "killed by signal 9"
+    assert ended_text("255", short_of_memory=False) == "exit status 255"
     assert ended_text("137", short_of_memory=True) == "killed for want of memory"
     assert limit_text(64 * 1024**2) == "its limit is 64 MiB"
     assert limit_text(0) == "it has no limit of its own"

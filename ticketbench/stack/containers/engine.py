@@ -120,6 +120,8 @@ def advice(said: str, port_variable: str = "") -> str:
         return f"another program listens at that port: end it{named}"
     if match := _IN_USE.search(said):
         return not_ours(match.group(1) or match.group(2))
+    if "unable to set memory limit" in words:
+        return "it uses more than that already: give it more"
     if "permission denied" in words:
         return "look at the engine's rights: group docker, AppArmor, SELinux"
     return ""

@@ -1,6 +1,7 @@
 """Hears from the engine how a stack's containers fare: who ended, and why. Nothing is asked while all is well."""
 
 import contextlib
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any, Final
@@ -89,7 +90,7 @@ def ended_text(exit_code: str, *, short_of_memory: bool) -> str:
     if short_of_memory:
         return "killed for want of memory"
     code = int(exit_code) if exit_code.isdecimal() else -1
-    if code > 128:
+    if 128 < code <= 128 + signal.SIGRTMAX:  # 255 is no signal, but what -1 comes to
         return f"killed by signal {code - 128}"
     return f"exit status {exit_code}"
 
