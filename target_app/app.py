@@ -11,22 +11,28 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from target_app import queries
+from target_app.accounts import Accounts
 from target_app.asyncpg_layer import AsyncpgDatabase
 from target_app.catalogue import Catalogue
+from target_app.checkout import Checkouts, WaitedPayments
 from target_app.database import Database, Values
 from target_app.endpoints import health_router, purchase_router, refuse, refuse_input, sale_router
 from target_app.errors import SaleError, StartupError, Unavailable
 from target_app.figures import PURCHASE, Figures
 from target_app.health import Health
+from target_app.holds import Holds
+from target_app.late import LateShop
 from target_app.lean import LeanPurchases
 from target_app.locking import guard_of
 from target_app.metrics import SaleCollector, registry_of
 from target_app.middleware import Measured
+from target_app.passwords import Passwords
 from target_app.purchases import Purchases
 from target_app.redis_store import RedisStore
 from target_app.runtime import GcWatch, LoopWatch
 from target_app.settings import Settings
 from target_app.sqlalchemy_layer import SqlalchemyDatabase
+from target_app.sweeper import Sweeper
 from target_app.validation import Gate
 
 # No match and no ticket has these: executing the statement prepares it and touches nothing.
@@ -39,7 +45,7 @@ class Sale:
     """The parts of one worker's sale, opened and closed together."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.figures = Figures()
         self.database = database_of(settings)
         self.store = RedisStore(settings)
@@ -50,6 +56,11 @@ class Sale:
         self.purchases = Purchases(settings, self.database, guard, self.figures)
         self.gate = Gate(settings, self.database, self.figures)
         self.health = Health(self.database, self.store, self.figures)
+        self.holds = Holds(settings, self.database, self.store, self.figures)
+        self.checkouts = Checkouts(self.database, WaitedPayments(settings))
+        self.passwords = Passwords(settings)
+        self.accounts = Accounts(settings, self.database, self.passwords)
+        self.sweeper = Sweeper(settings, self.database, self.holds, self.checkouts, self.accounts)
 
     def registry(self) -> CollectorRegistry:
         """Return a registry with all metrics of this worker."""
@@ -60,25 +71,31 @@ class Sale:
         """Hold all connections open, and the stock of ``locking=redis`` in place. Raises StartupError."""
         try:
             await self.store.open()
-            await self.database.open(_WARM[self._settings.round_trips])
+            await self.database.open(_WARM[self.settings.round_trips])
             await self._put_stock()
             self.loop.start()
             self.gc.start()
+            self.sweeper.start()
             yield
         finally:
+            await self.sweeper.stop()
+            self.passwords.close()
             self.gc.stop()
             self.loop.stop()
             await self.database.close()
             await self.store.close()
 
     async def _put_stock(self) -> None:
-        if self._settings.locking != "redis":
+        if self.settings.locking != "redis":
             return
         stages = self.figures.routes[PURCHASE].stages
         try:
             async with self.database.autocommit(stages) as session:
                 rows = await session.all(queries.stock_by_sales)
-            await self.store.set_stocks({row.id: row.stock for row in rows}, stages)
+                held: dict[int, list[str]] = {}
+                for row in await session.all(queries.held_keys):
+                    held.setdefault(row.match_id, []).append(row.idempotency_key)
+            await self.store.set_stocks({row.id: row.stock for row in rows}, held, stages)
         except Unavailable as error:
             raise StartupError(f"the stock could not be put into Redis: {error.kind}") from error
 
@@ -100,6 +117,7 @@ def create_app(settings: Settings) -> Application:
     """Return the application; nothing is connected to yet."""
     sale = Sale(settings)
     app = FastAPI(title="Ticket sale", openapi_url=None, redirect_slashes=False)
+    app.router.default = LateShop(sale, app.routes)
     app.include_router(sale_router(sale.catalogue, sale.gate))
     app.include_router(purchase_router(sale.purchases))
     app.include_router(health_router(sale.health))

@@ -15,14 +15,23 @@ from target_app.settings import Settings
 class Catalogue:
     """The matches as JSON, ready to be sent."""
 
-    def __init__(self, settings: Settings, database: Database, store: RedisStore, figures: Figures) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        store: RedisStore,
+        figures: Figures,
+        *,
+        routes: tuple[str, str] = (MATCHES, MATCH),
+    ) -> None:
+        all_route, one_route = routes  # those whose stages the time goes to
         self._database = database
         self._store = store
         self._figures = figures
         self._cached = settings.cache == "on"
         self._stock_in_redis = settings.locking == "redis"
-        self._all_stages = figures.routes[MATCHES].stages
-        self._one_stages = figures.routes[MATCH].stages
+        self._all_stages = figures.routes[all_route].stages
+        self._one_stages = figures.routes[one_route].stages
 
     async def matches(self) -> bytes:
         """Return all matches. Raises Unavailable."""

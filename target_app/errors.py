@@ -42,6 +42,12 @@ class SoldOut(SaleError):
     kind = "sold_out"
 
 
+class TooFewLeft(SoldOut):
+    """There are tickets left, and fewer than were asked for."""
+
+    kind = "too_few_left"
+
+
 class NotOnSale(SaleError):
     """The match exists and its tickets are not for sale."""
 
@@ -61,6 +67,69 @@ class KeyReused(SaleError):
 
     status = 422
     kind = "key_reused"
+
+
+class NotLoggedIn(SaleError):
+    """The session is missing, over, or not one of ours."""
+
+    status = 401
+    kind = "not_logged_in"
+
+
+class WrongLogin(SaleError):
+    """No buyer has this address together with this password; which of the two is wrong is not told."""
+
+    status = 401
+    kind = "wrong_login"
+
+
+class FormExpired(SaleError):
+    """A form came without the token of this visitor's session: it is old, or another site sent it."""
+
+    status = 403
+    kind = "form_expired"
+
+
+class AddressTaken(SaleError):
+    """A buyer has registered with this address before."""
+
+    status = 409
+    kind = "address_taken"
+
+
+class UnknownHold(SaleError):
+    """The cart of this buyer has no such hold: it is somebody else's, or it has been given back."""
+
+    status = 404
+    kind = "unknown_hold"
+
+
+class EmptyCart(SaleError):
+    """There is nothing to pay for."""
+
+    status = 409
+    kind = "empty_cart"
+
+
+class BeingPaid(SaleError):
+    """A payment for these tickets is under way, or was begun and has to be settled first."""
+
+    status = 409
+    kind = "being_paid"
+
+
+class HoldExpired(SaleError):
+    """The hold ran out before the payment was through: nothing is sold, and what was paid is given back."""
+
+    status = 409
+    kind = "hold_expired"
+
+
+class PaymentDeclined(SaleError):
+    """The payment was refused; the tickets stay in the cart until their hold runs out."""
+
+    status = 402
+    kind = "payment_declined"
 
 
 class Unavailable(SaleError):
@@ -92,6 +161,12 @@ class DatabaseError(Unavailable):
     """PostgreSQL is gone, overloaded or too slow."""
 
     kind = "database_error"
+
+
+class PasswordsBusy(Unavailable):
+    """More log-ins wait for the hashing of a password than are let wait."""
+
+    kind = "passwords_busy"
 
 
 class RedisError(Unavailable):

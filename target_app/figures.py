@@ -5,6 +5,7 @@ costs no lock and no label look-up, which is why these are not the client librar
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Final
 
 # Upper bounds in seconds: 1 ms to 12 s, each at most 1.2 times the one before (docs/signals.md). 52 steps of
@@ -31,6 +32,38 @@ _ANSWERS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     HEALTH: ("GET", (200,)),
     READY: ("GET", (200, 503)),
     UNMATCHED: ("GET", (404,)),
+}
+
+# What a buyer uses. These are exported from the first request on that any of them gets: a histogram is 56 lines, and a
+# sale that is only bought from would pay for them in every scrape. Several paths that do alike share one route.
+BUYERS: Final = "/api/buyers"
+SESSIONS: Final = "/api/sessions"
+CART: Final = "/api/cart"
+HOLDS: Final = "/api/cart/holds"
+CHECKOUTS: Final = "/api/checkouts"
+TICKETS: Final = "/api/tickets"
+FRONT: Final = "/"
+MATCH_PAGE: Final = "/shop/matches/{match_id}"
+ACCOUNT_PAGE: Final = "/shop/account"
+CART_PAGE: Final = "/shop/cart"
+CHECKOUT_PAGE: Final = "/shop/checkout"
+TICKETS_PAGE: Final = "/shop/tickets"
+GATE_PAGE: Final = "/shop/gate"
+
+_SHOP_ANSWERS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
+    BUYERS: ("POST", (201, 409, 422, 500, 503)),
+    SESSIONS: ("POST", (201, 401, 422, 500, 503)),
+    CART: ("GET", (200, 401, 500, 503)),
+    HOLDS: ("POST", (201, 401, 409, 500, 503)),
+    CHECKOUTS: ("POST", (201, 402, 409, 500, 503)),
+    TICKETS: ("GET", (200, 401, 404, 500, 503)),
+    FRONT: ("GET", (200, 500, 503)),
+    MATCH_PAGE: ("GET", (200, 404, 500, 503)),
+    ACCOUNT_PAGE: ("POST", (303, 401, 422, 500, 503)),
+    CART_PAGE: ("GET", (200, 303, 500, 503)),
+    CHECKOUT_PAGE: ("POST", (303, 402, 409, 500, 503)),
+    TICKETS_PAGE: ("GET", (200, 303, 500, 503)),
+    GATE_PAGE: ("POST", (200, 404, 500, 503)),
 }
 
 
@@ -70,12 +103,22 @@ class RouteFigures:
 class Figures:
     """All counters of a worker but the pool's and the runtime's."""
 
-    __slots__ = ("cache_hits", "cache_misses", "conflicts", "inflight", "purchases", "routes")
+    __slots__ = ("cache_hits", "cache_misses", "conflicts", "inflight", "of_path", "purchases", "routes")
 
     def __init__(self) -> None:
         self.routes = {path: RouteFigures(*answers) for path, answers in _ANSWERS.items()}
+        self.of_path = dict(self.routes)  # the route whose figures a path's answers go to
         self.purchases = dict.fromkeys(OUTCOMES, 0)
         self.inflight = 0
         self.conflicts = 0
         self.cache_hits = 0
         self.cache_misses = 0
+
+    def open_shop(self, paths: Mapping[str, str]) -> None:
+        """Begin to count what a buyer uses; ``paths``: each path template and the route that it belongs to.
+
+        In one step for the metrics thread, which may be reading.
+        """
+        shop = {route: RouteFigures(*answers) for route, answers in _SHOP_ANSWERS.items()}
+        self.of_path = {**self.of_path, **shop, **{path: shop[route] for path, route in paths.items()}}
+        self.routes = {**self.routes, **shop}

@@ -116,7 +116,7 @@ class OptimisticGuard(_SqlGuard):
             if attempt:
                 self._figures.conflicts += 1
                 # Without chance in it, those who collided would collide again.
-                await asyncio.sleep(random() * min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S))  # noqa: S311
+                await asyncio.sleep(random() * backoff_s(attempt))  # noqa: S311
                 now = await session.one(queries.stock_and_version, {"for_match": order.match_id})
                 if now is None or now.stock <= 0:
                     raise SoldOut
@@ -198,6 +198,11 @@ def guard_of(settings: Settings, figures: Figures, store: RedisStore) -> Guard:
             return AtomicGuard()
         case "redis":
             return RedisGuard(store)
+
+
+def backoff_s(attempt: int) -> float:
+    """Return the longest wait before this optimistic attempt, the first repeat being 1."""
+    return min(_FIRST_WAIT_S * float(2**attempt), _LONGEST_WAIT_S)
 
 
 def new_code() -> str:

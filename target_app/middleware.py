@@ -38,6 +38,6 @@ class Measured:
             await self._app(scope, receive, watch)
         finally:
             figures.inflight -= 1
-            route = figures.routes.get(getattr(scope.get("route"), "path", UNMATCHED)) or figures.routes[UNMATCHED]
+            route = figures.of_path.get(getattr(scope.get("route"), "path", UNMATCHED)) or figures.routes[UNMATCHED]
             method = scope["method"]
             route.answered(method if method in _METHODS else "OTHER", status, perf_counter() - began)

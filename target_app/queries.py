@@ -17,7 +17,7 @@ from sqlalchemy import (
     update,
 )
 
-from target_app.tables import matches, tickets
+from target_app.tables import holds, matches, tickets
 
 # Names that no column has: SQLAlchemy keeps the columns' own names for itself in INSERT and UPDATE.
 _match: Final = bindparam("for_match", type_=Integer)
@@ -123,9 +123,11 @@ mark_validated: Final = (
     .returning(tickets.c.id)
 )
 
+_in_carts: Final = select(func.count()).select_from(holds).where(holds.c.match_id == matches.c.id).scalar_subquery()
 stock_by_sales: Final = (
-    select(matches.c.id, (matches.c.capacity - func.count(tickets.c.id)).label("stock"))
+    select(matches.c.id, (matches.c.capacity - func.count(tickets.c.id) - _in_carts).label("stock"))
     .select_from(matches.outerjoin(tickets, tickets.c.match_id == matches.c.id))
     .where(matches.c.on_sale)
     .group_by(matches.c.id)
 )
+held_keys: Final = select(holds.c.match_id, holds.c.idempotency_key).order_by(holds.c.match_id)

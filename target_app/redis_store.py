@@ -33,10 +33,32 @@ redis.call('DECR', KEYS[1])
 redis.call('HSET', KEYS[2], ARGV[1], 1)
 return 1
 """
+# The same for several keys: all of them, or none. ARGV: the keys. None of them has taken before.
+_TAKE_ALL: Final = """
+local stock = redis.call('GET', KEYS[1])
+if not stock then return -2 end
+if tonumber(stock) < #ARGV then return 0 end
+redis.call('DECRBY', KEYS[1], #ARGV)
+for _, key in ipairs(ARGV) do redis.call('HSET', KEYS[2], key, 1) end
+return 1
+"""
 # Gives back only what is noted, so that doing it twice cannot make a ticket out of nothing.
 _GIVE_BACK: Final = """
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 then return redis.call('INCR', KEYS[1]) end
 return -1
+"""
+_GIVE_BACK_ALL: Final = """
+local known = 0
+for _, key in ipairs(ARGV) do known = known + redis.call('HDEL', KEYS[2], key) end
+if known > 0 then redis.call('INCRBY', KEYS[1], known) end
+return known
+"""
+# ARGV: the stock, then the keys of what is in carts, which is not part of it. One step, since a key that is noted
+# without being taken could be given back all the same.
+_SET_STOCK: Final = """
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX') then return 0 end
+for at = 2, #ARGV do redis.call('HSET', KEYS[2], ARGV[at], 1) end
+return 1
 """
 
 
@@ -76,6 +98,8 @@ class RedisStore:
         self._client: Redis = Redis(connection_pool=pool)
         self._take = self._client.register_script(_TAKE)
         self._give_back = self._client.register_script(_GIVE_BACK)
+        self._take_all = self._client.register_script(_TAKE_ALL)
+        self._give_back_all = self._client.register_script(_GIVE_BACK_ALL)
         self._ttl_ms = round(settings.cache_ttl_s * 1000)
 
     async def open(self) -> None:
@@ -106,11 +130,14 @@ class RedisStore:
         async with _command(stages):
             await self._client.set(_CACHE + name, body, px=self._ttl_ms)
 
-    async def set_stocks(self, stocks: Mapping[int, int], stages: Stages) -> None:
-        """Set each match's stock unless Redis has one: another worker, or an earlier life, knows better."""
+    async def set_stocks(self, stocks: Mapping[int, int], held: Mapping[int, Sequence[str]], stages: Stages) -> None:
+        """Set each match's stock unless Redis has one: another worker, or an earlier life, knows better.
+
+        ``held``: the keys of the tickets in carts, which are noted as taken where the stock is set.
+        """
         async with _command(stages), self._client.pipeline(transaction=False) as pipeline:
             for match_id, stock in stocks.items():
-                pipeline.set(f"{_STOCK}{match_id}", stock, nx=True)
+                pipeline.eval(_SET_STOCK, 2, *_keys(match_id), stock, *held.get(match_id, ()))
             await pipeline.execute()
 
     async def stocks(self, match_ids: Sequence[int], stages: Stages) -> list[int | None]:
@@ -140,6 +167,16 @@ class RedisStore:
         """Undo :meth:`take`; harmless when it was undone already."""
         async with _command(stages):
             await self._give_back(keys=_keys(match_id), args=[key])
+
+    async def take_all(self, match_id: int, keys: Sequence[str], stages: Stages) -> Taking:
+        """Take a ticket for each of the keys, which are new, or none at all."""
+        async with _command(stages):
+            return Taking(int(await self._take_all(keys=_keys(match_id), args=list(keys))))
+
+    async def give_back_all(self, match_id: int, keys: Sequence[str], stages: Stages) -> None:
+        """Undo what was taken for these keys; harmless for those that were undone already."""
+        async with _command(stages):
+            await self._give_back_all(keys=_keys(match_id), args=list(keys))
 
 
 def _keys(match_id: int) -> list[Any]:

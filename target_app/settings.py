@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     payment_ms: Annotated[float, Field(ge=0, le=10_000, description="how long a payment takes")] = 0.0
     synchronous_commit: Annotated[Switch, Field(description="PostgreSQL waits for its log to reach the disk")] = "on"
     validate_cost: Annotated[int, Field(ge=1, le=5_000_000, description="rounds of hashing for a validation")] = 20_000
+    hold_ttl_s: Annotated[float, Field(ge=1, le=3600, description="how long a ticket stays in a cart unpaid")] = 600.0
+    password_cost: Annotated[int, Field(ge=1, le=50, description="passes of argon2id over 19 MiB for a password")] = 2
     index: Annotated[Switch, Field(description="the index behind a buyer's tickets of a match (init-db)")] = "on"
     stock: Annotated[int, Field(ge=0, le=5_000_000, description="tickets of the hot match (init-db)")] = 1000
 
@@ -61,6 +63,9 @@ class Settings(BaseSettings):
     gate_secret: Annotated[SecretStr, Field(description="what the tokens of the gate are derived with")] = SecretStr(
         "not a secret: the gate of a load test"
     )
+    session_secret: Annotated[
+        SecretStr, Field(description="what cookies and form tokens are signed with; the same for every worker")
+    ] = SecretStr("not a secret: the sessions of a load test")
 
     # --- limits: nothing that a request waits for is without one ---
     connect_timeout_s: Annotated[float, Field(gt=0, le=60, description="to open a connection")] = 5.0
@@ -70,6 +75,7 @@ class Settings(BaseSettings):
     redis_connections: Annotated[int, Field(ge=1, le=1000, description="most Redis connections of a worker")] = 50
     optimistic_retries: Annotated[int, Field(ge=0, le=1000, description="repeats of an optimistic attempt")] = 10
     buyer_limit: Annotated[int, Field(ge=1, le=1_000_000, description="tickets a buyer may hold of a match")] = 4
+    session_ttl_s: Annotated[int, Field(ge=60, le=2_592_000, description="how long a log-in lasts")] = 43_200
     stop_timeout_s: Annotated[int, Field(ge=1, le=6, description="for requests under way when stopping")] = 5
 
     @field_validator("database_url")

@@ -24,9 +24,9 @@ class Admission:
 class Gate:
     """Validates tickets; one validation takes ``validate_cost`` rounds of hashing, during which nothing else runs."""
 
-    def __init__(self, settings: Settings, database: Database, figures: Figures) -> None:
+    def __init__(self, settings: Settings, database: Database, figures: Figures, *, route: str = VALIDATION) -> None:
         self._database = database
-        self._stages = figures.routes[VALIDATION].stages
+        self._stages = figures.routes[route].stages
         self._rounds = settings.validate_cost
         self._secret = settings.gate_secret.get_secret_value().encode()
 

@@ -133,6 +133,8 @@ CATALOGUE: Final[dict[str, Factor]] = {
         Factor(
             "validate_cost", "int", "app", 20000, "rounds of hashing for a ticket's validation", low=1, high=5000000
         ),
+        Factor("hold_ttl_s", "float", "app", 600.0, "how long a ticket stays in a cart unpaid", low=1, high=3600),
+        Factor("password_cost", "int", "app", 2, "passes of argon2id over 19 MiB for a password", low=1, high=50),
         _switch("index", "on", "the index behind a buyer's tickets of a match", scope="data"),
         Factor(
             "pinning",

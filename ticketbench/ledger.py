@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 import redis
@@ -33,10 +33,16 @@ _TICKETS: Final = (
     "SELECT t.id, t.match_id, t.idempotency_key FROM tickets t JOIN matches m ON m.id = t.match_id"
     " WHERE m.on_sale ORDER BY t.id"
 )
+# A system without carts has no such table. What is marked as going back is in Redis's stock, or on its way there.
+_CARTS: Final = "SELECT to_regclass('holds') IS NOT NULL"
+_HELD: Final = (
+    "SELECT h.match_id, h.idempotency_key FROM holds h JOIN matches m ON m.id = h.match_id"
+    " WHERE m.on_sale AND NOT h.going_back ORDER BY h.id"
+)
 
 
 def read_ledger(access: DatabaseAccess) -> Iterator[LedgerRow]:
-    """Yield capacity, counters and tickets of all matches on sale, and what Redis holds of them.
+    """Yield capacity, counters, tickets and what is in carts of all matches on sale, and what Redis holds of them.
 
     Rows come as they are read: memory does not grow with the sale. Call it when no request is under way. PostgreSQL is
     read in one snapshot, as a superuser, so that a target that holds every ordinary connection does not shut the audit
@@ -66,16 +72,24 @@ def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
             for match_id, capacity, stock in connection.execute(_MATCHES).fetchall():
                 yield LedgerRow(kind="capacity", match_id=match_id, quantity=capacity)
                 yield LedgerRow(kind="stock", match_id=match_id, quantity=stock)
-            with connection.cursor(name="ledger") as cursor:  # in the server: memory does not grow with the sale
-                cursor.itersize = _ROWS_AT_A_TIME
-                cursor.execute(_TICKETS)
-                for ticket_id, match_id, key in cursor:
-                    yield LedgerRow(kind="ticket", match_id=match_id, ticket_id=ticket_id, key=key)
+            for ticket_id, match_id, key in _rows(connection, _TICKETS):
+                yield LedgerRow(kind="ticket", match_id=match_id, ticket_id=ticket_id, key=key)
+            if connection.execute(_CARTS).fetchone() == (True,):
+                for match_id, key in _rows(connection, _HELD):
+                    yield LedgerRow(kind="held", match_id=match_id, key=key)
     except psycopg.Error as error:
         text = " ".join(str(error).split())
         raise EnvironmentFailure(
             f"cannot read the ledger from PostgreSQL: {text}", _DISK_HINT if is_disk_full(text) else _HINT
         ) from error
+
+
+def _rows(connection: "psycopg.Connection[tuple[Any, ...]]", query: LiteralString) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query that the server keeps meanwhile: memory does not grow with the sale."""
+    with connection.cursor(name="ledger") as cursor:
+        cursor.itersize = _ROWS_AT_A_TIME
+        cursor.execute(query)
+        yield from cursor
 
 
 def _connect(dsn: str) -> "psycopg.Connection[tuple[Any, ...]]":

@@ -348,14 +348,15 @@ class Ack(NamedTuple):
     ticket_id: int
 
 
-LedgerKind = Literal["capacity", "stock", "ticket", "redis_stock", "redis_taken"]
+LedgerKind = Literal["capacity", "stock", "ticket", "held", "redis_stock", "redis_taken"]
 
 
 class LedgerRow(NamedTuple):
     """A line of what database and Redis hold after a trial.
 
     ``capacity``: tickets of a match for sale at the trial's start (``quantity``). ``stock``: what its counter says now.
-    ``ticket``: one sold ticket (``ticket_id``, ``key``). ``redis_stock``: the counter in Redis. ``redis_taken``: a key
+    ``ticket``: one sold ticket (``ticket_id``, ``key``). ``held``: one in a cart, out of the stock and not sold, which
+    becomes a ticket with the same ``key`` or goes back. ``redis_stock``: the counter in Redis. ``redis_taken``: a key
     that Redis holds a taken ticket for. Rows of other kinds leave ``key`` empty and ``ticket_id`` 0.
     """
 

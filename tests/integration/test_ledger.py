@@ -63,6 +63,18 @@ def test_rows_come_back_as_written(target: str, store: "redis.Redis", postgres_d
     )
 
 
+def test_what_is_in_carts_comes_back_where_there_are_carts(
+    target: str, store: "redis.Redis", postgres_dsn: str, redis_url: str
+) -> None:
+    with psycopg.connect(target) as connection:
+        connection.execute(
+            "CREATE TABLE holds (id bigint PRIMARY KEY, match_id int, idempotency_key text, going_back bool);"
+            "INSERT INTO holds VALUES (1, 1, 'c', false), (2, 1, 'on its way', true), (3, 9, 'not on sale', false)"
+        )
+    rows = [row for row in read_ledger(DatabaseAccess(postgres_dsn, redis_url)) if row.kind == "held"]
+    assert rows == [LedgerRow(kind="held", match_id=1, key="c")]
+
+
 def test_a_big_sale_comes_back_whole(target: str, store: "redis.Redis", postgres_dsn: str, redis_url: str) -> None:
     with psycopg.connect(target) as connection:
         connection.execute("INSERT INTO tickets SELECT n, 2, 'key-' || n FROM generate_series(1000, 20999) n")

@@ -153,7 +153,7 @@ def place(postgres_dsn: str, redis_url: str) -> Iterator[Site]:
 @pytest.fixture
 def site(place: Site) -> Site:
     """The stores with nothing in them."""
-    place.sql.execute("DROP TABLE IF EXISTS matches, tickets")
+    place.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
     place.redis.flushdb()
     return place
 

@@ -72,6 +72,42 @@ def test_a_counter_that_fell_without_a_ticket_wrongs_nobody() -> None:
     assert "1 ticket can never be sold" in found.reasons[0]
 
 
+def in_cart(count: int, first: int = 900) -> list[LedgerRow]:
+    return [LedgerRow(kind="held", match_id=1, key=f"key-{number}") for number in range(first, first + count)]
+
+
+def test_tickets_in_carts_are_out_of_the_stock_and_hide_nothing() -> None:
+    ledger = [*(row for row in books(10, 5) if row.kind != "stock"), *in_cart(3)]
+    ledger.append(LedgerRow(kind="stock", match_id=1, quantity=2))
+    found = audit([ack(n) for n in range(1, 6)], ledger)
+    assert (found.status, found.sold, found.oversold, found.reasons) == ("pass", 5, 0, ())
+
+
+def test_tickets_in_carts_that_the_counter_does_not_know_are_lost_updates() -> None:
+    found = audit([ack(n) for n in range(1, 6)], books(10, 5) + in_cart(3))
+    assert found.status == "violated"
+    assert found.reasons == (
+        "the counter of match 1 says 5 are sold, the tickets say 5 and 3 more are in carts: 3 updates were lost, and so"
+        " many too many can be sold",
+    )
+
+
+def test_a_cart_beyond_the_last_seat_is_oversold() -> None:
+    ledger = [*books(6, 5), *in_cart(2), LedgerRow(kind="redis_stock", match_id=1, quantity=0)]
+    found = audit([ack(n) for n in range(1, 6)], ledger)
+    assert (found.status, found.oversold) == ("violated", 1)
+    assert found.reasons == ("match 1 was oversold by 1 ticket: 5 sold and 2 held in carts of 6",)
+
+
+def test_what_redis_took_for_a_cart_is_not_stranded_and_a_sold_ticket_in_a_cart_is_told() -> None:
+    taken = [LedgerRow(kind="redis_taken", match_id=1, key=f"key-{number}") for number in (1, 2, 900, 901)]
+    ledger = [*books(10, 2), *in_cart(1), *taken, LedgerRow(kind="redis_stock", match_id=1, quantity=6)]
+    assert audit([ack(1), ack(2)], ledger).stranded == 1
+    found = audit([ack(1), ack(2)], ledger + in_cart(1, first=2))
+    assert found.status == "violated"
+    assert found.reasons[0] == "1 ticket sold and still in a cart: going back from there, it would be sold again"
+
+
 def test_lost_is_what_was_told_and_is_not_held() -> None:
     ledger = books(10, 3)
     assert audit([ack(9)], ledger).lost == 1

@@ -62,7 +62,7 @@ def test_acks_survive_the_file(tmp_path_factory: pytest.TempPathFactory, rows: l
     st.lists(
         st.builds(
             LedgerRow,
-            st.sampled_from(["capacity", "stock", "ticket", "redis_stock", "redis_taken"]),
+            st.sampled_from(["capacity", "stock", "ticket", "held", "redis_stock", "redis_taken"]),
             st.integers(0, 3),
             st.integers(0, 9),
             st.integers(0, 5),
@@ -81,6 +81,12 @@ def test_a_ledger_survives_the_file(tmp_path_factory: pytest.TempPathFactory, ro
         assert len(found.tickets) == len(tickets)
         assert len(found.ticket_keys) == sum(row.key != "" for row in tickets)
         assert found.ticket_keys.distinct() == len({row.key for row in tickets} - {""})
+        held = [(row.key, row.match_id) for row in rows if row.kind == "held"]
+        assert found.held == Counter(match for _, match in held)
+        assert found.in_carts.distinct() == len(set(held))
+        assert found.taken.missing_in(found.promised) == len(
+            taken - ({(r.key, r.match_id) for r in tickets} | set(held))
+        )
         assert found.taken.missing_in(found.buyers) == len(taken - {(row.key, row.match_id) for row in tickets})
         assert sum(found.capacity.values()) == sum(row.quantity for row in rows if row.kind == "capacity")
         assert found.stock == {row.match_id: row.quantity for row in rows if row.kind == "stock"}

@@ -2,9 +2,9 @@
 
 Violated is what a buyer can be wronged by: more tickets than seats, a ticket that was acknowledged and is not there, a
 purchase that got two tickets, a stock counter that lost updates (it would go on selling beyond the last seat even where
-this trial stopped before). Tickets that nobody got (stranded, or a counter that fell without a ticket) are reported and
-violate nothing: the sale is smaller than it could be, and no buyer is wrong. A request without an answer is unknown:
-it is neither acknowledged nor lost.
+this trial stopped before). A ticket in a cart is promised: it counts as if it were sold. Tickets that nobody got
+(stranded, or a counter that fell without a ticket) are reported and violate nothing: the sale is smaller than it could
+be, and no buyer is wrong. A request without an answer is unknown: it is neither acknowledged nor lost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,6 +43,8 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
     duplicated = len(ledger.ticket_keys) - ledger.ticket_keys.distinct()
     overdrawn, unsold_reasons = books.counters()
     violations = [*oversold_reasons, *overdrawn]
+    if both := books.sold_and_held:
+        violations.append(f"{_tickets(both)} sold and still in a cart: going back from there, it would be sold again")
     if lost:
         violations.append(f"{lost} of {acknowledged} acknowledged purchases are not in the database")
     if duplicated:
@@ -112,9 +114,20 @@ class _Books:
         self.stock = ledger.stock
         self.redis_stock = ledger.redis_stock
         self.sold = ledger.sold
+        self.held = ledger.held
         self.tickets = len(ledger.tickets)
         self.uses_redis = bool(ledger.redis_stock or len(ledger.taken))  # Redis kept the stock (locking=redis)
-        self.stranded = ledger.taken.missing_in(ledger.buyers)  # taken in Redis, and no ticket stands for it
+        # taken in Redis, and neither a ticket nor a hold stands for it
+        self.stranded = ledger.taken.missing_in(ledger.promised)
+        self.sold_and_held = ledger.in_carts.distinct() - ledger.in_carts.missing_in(ledger.buyers)
+
+    def _gone(self, match: int) -> int:
+        """Return how many tickets of a match are out of its stock: sold, or in a cart."""
+        return self.sold.get(match, 0) + self.held.get(match, 0)
+
+    def _said(self, match: int) -> str:
+        held = self.held.get(match, 0)
+        return f"{self.sold.get(match, 0)} sold" + (f" and {held} held in carts" if held else "")
 
     @property
     def unlisted(self) -> dict[int, int]:
@@ -123,10 +136,10 @@ class _Books:
 
     def oversold(self) -> tuple[int, list[str]]:
         """Count tickets beyond each match's capacity; a match with seats left never makes up for another."""
-        sold = {match: self.sold.get(match, 0) for match in self.capacity}
-        excess = {m: sold[m] - seats for m, seats in sorted(self.capacity.items()) if sold[m] > seats}
+        gone = {match: self._gone(match) for match in self.capacity}
+        excess = {m: gone[m] - seats for m, seats in sorted(self.capacity.items()) if gone[m] > seats}
         reasons = [
-            f"match {match} was oversold by {_tickets(count)}: {self.sold[match]} sold of {self.capacity[match]}"
+            f"match {match} was oversold by {_tickets(count)}: {self._said(match)} of {self.capacity[match]}"
             for match, count in excess.items()
         ]
         return sum(excess.values()), reasons
@@ -137,7 +150,7 @@ class _Books:
         Where Redis keeps the stock, the database's counter is not used by a purchase and says nothing.
         """
         apart = {
-            match: (self.capacity[match] - left, self.sold.get(match, 0))
+            match: (self.capacity[match] - left, self._gone(match))
             for match, left in sorted(self.stock.items())
             if match in self.capacity and match not in self.redis_stock
         }
@@ -146,7 +159,11 @@ class _Books:
 
         def sentence(match: int) -> str:
             taken, sold = apart[match]
-            return f"the counter of match {match} says {taken} are sold, the tickets say {sold}"
+            if held := self.held.get(match, 0):
+                tickets = f"the tickets say {sold - held} and {held} more are in carts"
+            else:
+                tickets = f"the tickets say {sold}"
+            return f"the counter of match {match} says {taken} are sold, {tickets}"
 
         overdrawn = [
             f"{sentence(match)}: {_updates(lost[match])} lost, and so many too many can be sold"
@@ -174,6 +191,7 @@ def _unknowns(books: _Books, acknowledged: int | None) -> list[str]:
     if uncounted := [match for match in sorted(books.capacity) if match not in books.stock]:
         reasons.append(f"the stock counter of {len(uncounted)} matches is not in the ledger")
     fallen = sum(seats - books.stock.get(match, seats) for match, seats in books.capacity.items())
+    fallen -= sum(books.held.values())
     if not books.tickets and fallen > 0 and not books.uses_redis:
         reasons.append(f"the counters fell by {fallen} and the ledger holds no ticket at all")
     if acknowledged is None:

@@ -132,7 +132,8 @@ class Ledger:
     """What database and Redis hold: capacity and counters by match, the tickets, and what Redis holds as taken.
 
     ``tickets`` are told by key, ticket and match together, ``ticket_keys`` by the key alone where there is one, and
-    ``buyers`` by key and match; ``taken`` are buyers too. ``sold`` counts the tickets of each match.
+    ``buyers`` by key and match; ``taken`` and ``in_carts`` are buyers too. ``sold`` counts the tickets of each match,
+    ``held`` those that are in carts.
     """
 
     capacity: dict[int, int] = field(default_factory=dict)
@@ -143,6 +144,13 @@ class Ledger:
     ticket_keys: Keys = field(default_factory=lambda: Keys.joined([]))
     buyers: Keys = field(default_factory=lambda: Keys.joined([]))
     taken: Keys = field(default_factory=lambda: Keys.joined([]))
+    held: dict[int, int] = field(default_factory=dict)
+    in_carts: Keys = field(default_factory=lambda: Keys.joined([]))
+
+    @property
+    def promised(self) -> Keys:
+        """Whoever has a ticket, or one in a cart."""
+        return Keys.joined([self.buyers, self.in_carts])
 
     @classmethod
     def of(cls, rows: Iterable[LedgerRow]) -> "Ledger":
@@ -195,8 +203,9 @@ def read_ledger(path: Path, where: str) -> Ledger:
 
 def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
     counters: dict[str, dict[int, int]] = {"capacity": {}, "stock": {}, "redis_stock": {}}
-    sold: dict[int, int] = {}
-    tickets, keys, buyers, taken = [], [], [], []
+    counted: dict[str, dict[int, int]] = {"ticket": {}, "held": {}}
+    named_buyers: dict[str, list[Keys]] = {"ticket": [], "held": [], "redis_taken": []}
+    tickets, keys = [], []
     for table in tables:
         codes = table["kind"].cat.codes.to_numpy()
         code_of = {str(kind): code for code, kind in enumerate(table["kind"].cat.categories)}
@@ -208,23 +217,25 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
                 add = of.get(int(match[at]), 0) if kind == "capacity" else 0
                 of[int(match[at])] = add + int(table["quantity"].iloc[at])
         named = table["key"].to_numpy(dtype=object)
-        for kind in ("ticket", "redis_taken"):
+        for kind, buyers in named_buyers.items():
             here = codes == code_of.get(kind, _NO_CODE)
             if not here.any():
                 continue
             digests = Keys.of(named[here])
-            buyer = digests.with_(match[here])
-            if kind == "redis_taken":
-                taken.append(buyer)
-                continue
-            tickets.append(digests.with_(ticket[here], match[here]))
-            keys.append(digests.only((named[here] != "").astype(bool)))
-            buyers.append(buyer)
-            for of_match, count in zip(
-                *(part.tolist() for part in np.unique(match[here], return_counts=True)), strict=True
-            ):
-                sold[of_match] = sold.get(of_match, 0) + count
+            buyers.append(digests.with_(match[here]))
+            if kind == "ticket":
+                tickets.append(digests.with_(ticket[here], match[here]))
+                keys.append(digests.only((named[here] != "").astype(bool)))
+            if kind in counted:
+                _count(counted[kind], match[here])
     return Ledger(
-        counters["capacity"], counters["stock"], counters["redis_stock"], sold,
-        Keys.joined(tickets), Keys.joined(keys), Keys.joined(buyers), Keys.joined(taken),
+        counters["capacity"], counters["stock"], counters["redis_stock"], counted["ticket"],
+        Keys.joined(tickets), Keys.joined(keys), Keys.joined(named_buyers["ticket"]),
+        Keys.joined(named_buyers["redis_taken"]), counted["held"], Keys.joined(named_buyers["held"]),
     )  # fmt: skip
+
+
+def _count(counts: dict[int, int], matches: Ints) -> None:
+    """Add how often each match is there."""
+    for match, count in zip(*(part.tolist() for part in np.unique(matches, return_counts=True)), strict=True):
+        counts[match] = counts.get(match, 0) + count

@@ -1,0 +1,1 @@
+"""The pages: rendered here, usable without scripts, without a single request to anywhere else."""

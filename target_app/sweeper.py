@@ -1,0 +1,75 @@
+"""Gives back what nobody came for: holds past their time, payments that nobody finished, sessions that are over.
+
+Each worker has one. They do not wait for each other: what one has its hands on, the others pass by. A worker that knows
+of nothing held asks once a minute, so that a sale without carts pays nothing for them; what a worker that died has left
+is found by any other, or by its successor.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from target_app import hold_queries as q
+from target_app.accounts import Accounts
+from target_app.checkout import Checkouts
+from target_app.database import Database
+from target_app.errors import Unavailable
+from target_app.figures import Stages
+from target_app.holds import Holds
+from target_app.settings import Settings
+
+_BUSY_S: Final = 5.0  # or as long as a hold lives, where that is less
+_IDLE_S: Final = 60.0
+
+
+class Sweeper:
+    """Runs from :meth:`start` to :meth:`stop`."""
+
+    def __init__(
+        self, settings: Settings, database: Database, holds: Holds, checkouts: Checkouts, accounts: Accounts
+    ) -> None:
+        self._busy_s = min(_BUSY_S, settings.hold_ttl_s)
+        self._database = database
+        self._holds = holds
+        self._checkouts = checkouts
+        self._accounts = accounts
+        self._stages = Stages()  # of no request
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, on the running loop."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End, in the middle of whatever it is at: another will do it. Raises what a bug has ended it with."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()
+
+    async def _run(self) -> None:
+        while True:
+            self._holds.active.clear()  # first, so that a hold that comes during the sweep is not missed
+            try:
+                left = await self.sweep()
+            except Unavailable:
+                left = True  # who knows
+            if not left:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._holds.active.wait(), _IDLE_S)
+            await asyncio.sleep(self._busy_s)
+
+    async def sweep(self) -> bool:
+        """Give back a bounded number of each; return whether anything is left to come back for. Raises Unavailable."""
+        stages = self._stages
+        async with self._database.autocommit(stages) as session:
+            found = await session.one(q.any_to_follow)
+        await self._accounts.end_old_sessions(stages)
+        if found is None or not found.some:
+            return False
+        for match_id in await self._holds.due_matches(stages):
+            await self._holds.give_back_due(match_id, stages)
+        await self._checkouts.settle_overdue(stages)
+        return True
