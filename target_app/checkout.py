@@ -32,7 +32,11 @@ class Payments(Protocol):
         """Return when it is paid. Raises PaymentDeclined; Unavailable where nobody knows."""
 
     async def refund(self, key: str) -> None:
-        """Return when whatever was charged under the key is given back, nothing included. Raises Unavailable."""
+        """Return when nothing is charged under the key, and nothing will be. Raises Unavailable.
+
+        What was charged is given back. A charge that is still on its way is refused when it arrives: its client may be
+        gone by then.
+        """
 
 
 class WaitedPayments:
@@ -80,8 +84,12 @@ class Checkouts:
         """
         checkout = await self._begun(buyer, request_key, stages)
         if checkout.state == "paying":
-            await self._charged(checkout, stages)
-            if not await self._sold(checkout, stages):
+            if await self._charged(checkout, stages):
+                done, otherwise = await self._sold(checkout, stages), "refunding"
+            else:
+                done, otherwise = False, "declined"
+            if not done:
+                await self._leave(checkout.id, otherwise, stages)
                 await self._look_again(buyer, request_key, checkout, stages)
         else:
             _end(checkout.state)
@@ -110,15 +118,15 @@ class Checkouts:
             await session.commit()
         return bound
 
-    async def _charged(self, checkout: Row, stages: Stages) -> None:
+    async def _charged(self, checkout: Row, stages: Stages) -> bool:
         began = perf_counter()
         try:
             await self._payments.charge(checkout.payment_key, checkout.amount_pence)
         except PaymentDeclined:
-            await self._leave(checkout.id, "declined", stages)
-            raise
+            return False
         finally:
             stages.payment += perf_counter() - began
+        return True
 
     async def _sold(self, checkout: Row, stages: Stages) -> bool:
         """Make tickets of the holds, committed; False when there is nothing to make them of, and nothing was done."""
@@ -132,8 +140,7 @@ class Checkouts:
         return True
 
     async def _look_again(self, buyer: str, request_key: str, checkout: Row, stages: Stages) -> None:
-        """Return if another request with the same key has sold meanwhile; else give the money back and raise."""
-        await self._leave(checkout.id, "refunding", stages)
+        """Return if another request with the same key has sold meanwhile; else see to the refund and raise."""
         async with self._database.autocommit(stages) as session:
             now = await session.one(q.checkout_of_key, {"for_buyer": buyer, "request_key": request_key})
         state = now.state if now is not None else "refunding"

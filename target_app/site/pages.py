@@ -166,7 +166,7 @@ class Pages:
 
     async def _register(self, request: Request) -> Response:
         stages = self._stages(f.ACCOUNT_PAGE)
-        visitor = self._visitors.stranger(request)
+        visitor = await self._visitors.of(request, stages)
         form = await self._visitors.form(request, visitor)
         asked, faults = registration_of(form)
         status = 422
@@ -187,7 +187,7 @@ class Pages:
 
     async def _log_in(self, request: Request) -> Response:
         stages = self._stages(f.ACCOUNT_PAGE)
-        visitor = self._visitors.stranger(request)
+        visitor = await self._visitors.of(request, stages)
         form = await self._visitors.form(request, visitor)
         email, password = login_of(form)
         try:

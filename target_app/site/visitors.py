@@ -29,12 +29,16 @@ class BadForm(SaleError):
 
 @dataclass(frozen=True)
 class Visitor:
-    """Whoever looks at a page. ``buyer`` None: not logged in. ``fresh``: the cookie has still to be set."""
+    """Whoever looks at a page. ``fresh``: the cookie has still to be set.
+
+    ``buyer`` None: not logged in, where it was ``looked_up``; else nobody knows.
+    """
 
     token: str
     form_token: str
     buyer: Buyer | None = None
     fresh: bool = False
+    looked_up: bool = False
 
 
 class Visitors:
@@ -46,7 +50,7 @@ class Visitors:
         self._ttl_s = sale.settings.session_ttl_s
 
     def _new(self, token: str, buyer: Buyer | None = None) -> Visitor:
-        return Visitor(token, self._tokens.form_token(token), buyer, fresh=True)
+        return Visitor(token, self._tokens.form_token(token), buyer, fresh=True, looked_up=True)
 
     def stranger(self, request: Request) -> Visitor:
         """Return who it is as far as it can be told without the database: nobody's name."""
@@ -58,7 +62,7 @@ class Visitors:
         visitor = self.stranger(request)
         if visitor.fresh:
             return visitor
-        return replace(visitor, buyer=await self._accounts.buyer_of(visitor.token, stages))
+        return replace(visitor, buyer=await self._accounts.buyer_of(visitor.token, stages), looked_up=True)
 
     def logged_in(self, buyer: Buyer, token: str) -> Visitor:
         """Return the visitor under the new token: one that was set before the log-in is never taken over."""

@@ -1,5 +1,6 @@
 """How figures, times and refusals are said on the pages."""
 
+import math
 from datetime import UTC, datetime
 from typing import Final
 
@@ -61,11 +62,9 @@ def clock(at: datetime) -> str:
 
 
 def left(seconds: float) -> str:
-    """Return about how long: ``9 minutes``, ``40 seconds``."""
-    whole = int(seconds)
-    if whole >= 60:
-        return _many(whole // 60, "minute")
-    return _many(whole, "second")
+    """Return how long at most: ``10 minutes``, ``40 seconds``."""
+    whole = math.ceil(seconds)
+    return _many(math.ceil(whole / 60), "minute") if whole > 60 else _many(whole, "second")
 
 
 def _many(count: int, what: str) -> str:

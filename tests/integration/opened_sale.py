@@ -1,6 +1,7 @@
 """A sale that is open on a real PostgreSQL and Redis, in the test's own process: what its tests share."""
 
 import asyncio
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -12,8 +13,11 @@ import httpx
 import psycopg
 import redis as redis_client
 
+from target_app.accounts import new_token
 from target_app.app import Sale
+from target_app.errors import PaymentDeclined, Unavailable
 from target_app.settings import Settings
+from target_app.tokens import Tokens
 
 GUARDED = ("pessimistic", "optimistic", "atomic", "redis")
 SQL_GUARDED = ("pessimistic", "optimistic", "atomic")
@@ -70,6 +74,103 @@ class Shop:
 
     def outcome(self, name: str) -> int:
         return self.sale.figures.purchases[name]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A buyer with an account who is logged in, and a client of their own."""
+
+    handle: str
+    email: str
+    token: str
+    http: httpx.AsyncClient
+
+    async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}", **more.pop("headers", {})}
+        return await self.http.request(method, path, headers=headers, **more)
+
+    async def hold(self, quantity: int = 1, match_id: int = HOT) -> httpx.Response:
+        return await self.ask("POST", "/api/cart/holds", json={"match_id": match_id, "quantity": quantity})
+
+    async def pay(self, key: str | None = None) -> httpx.Response:
+        return await self.ask("POST", "/api/checkouts", headers={"Idempotency-Key": key or uuid.uuid4().hex})
+
+    async def cart(self) -> Any:
+        answer = await self.ask("GET", "/api/cart")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def tickets(self) -> list[Any]:
+        answer = await self.ask("GET", "/api/tickets")
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["tickets"])
+
+
+def member(stores: Stores, shop: Shop, name: str = "ann") -> Member:
+    """Return a buyer who has just registered and logged in, without the hashing of a password."""
+    handle, token = f"buyer-{uuid.uuid4().hex[:24]}", new_token()
+    email = f"{name}-{uuid.uuid4().hex[:8]}@example.org"
+    stores.sql.execute(
+        "WITH new AS (INSERT INTO buyers (handle, email, name, password_hash) VALUES (%s, %s, %s, '-') RETURNING id)"
+        " INSERT INTO sessions (token_hash, buyer_id, expires_at) SELECT %s, id, now() + interval '1 hour' FROM new",
+        (handle, email, name, hashlib.sha256(token.encode()).hexdigest()),
+    )
+    return Member(handle, email, Tokens(shop.sale.settings).signed(token), shop.http)
+
+
+class Till:
+    """A provider of payments that keeps books, and does as it is told. See ``target_app.checkout.Payments``."""
+
+    def __init__(self) -> None:
+        self.charged: dict[str, int] = {}
+        self.refunded: set[str] = set()
+        self.declining = False
+        self.silent = False  # it charges, and its answer is lost
+        self.voiding = True  # a key that was refunded is not charged any more
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = 0
+
+    async def charge(self, key: str, amount_pence: int) -> None:
+        self.waiting += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.waiting -= 1
+        if (self.declining and key not in self.charged) or (self.voiding and key in self.refunded):
+            raise PaymentDeclined
+        self.charged[key] = amount_pence
+        self.refunded.discard(key)
+        if self.silent:
+            raise Unavailable
+
+    async def refund(self, key: str) -> None:
+        self.refunded.add(key)
+
+    def kept(self) -> dict[str, int]:
+        """Return what was charged and not given back, by key."""
+        return {key: amount for key, amount in self.charged.items() if key not in self.refunded}
+
+
+def pay_with(shop: Shop) -> Till:
+    """Have the sale's checkouts paid with a provider of the test's own."""
+    till = Till()
+    shop.sale.checkouts._payments = till
+    return till
+
+
+def balance(stores: Stores, match_id: int = HOT) -> tuple[int, int, int, int]:
+    """Return stock, held, sold and capacity of a match, the stock from wherever it is kept."""
+    kept = stores.redis.get(f"stock:{match_id}")
+    stock = int(kept) if kept is not None else stores.one("SELECT stock FROM matches WHERE id = %s", match_id)
+    held = stores.one("SELECT count(*) FROM holds WHERE match_id = %s AND NOT going_back", match_id)
+    return stock, held, stores.sold(match_id), stores.one("SELECT capacity FROM matches WHERE id = %s", match_id)
+
+
+def let_time_pass(stores: Stores) -> None:
+    """Have everything that has a time to live outlive it."""
+    stores.sql.execute("UPDATE holds SET expires_at = now() - interval '1 second'")
+    stores.sql.execute("UPDATE checkouts SET ends_at = now() - interval '1 second'")
 
 
 Open = Callable[..., AbstractAsyncContextManager[Shop]]

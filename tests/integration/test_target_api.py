@@ -1,0 +1,170 @@
+"""The JSON interface against its own OpenAPI document: what is sent at random is answered as the document says."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis import Case
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from target_app.app import create_app
+from target_app.errors import SaleError
+from target_app.seed import init_db
+from tests.integration.opened_sale import Open, Shop, Stores, member
+
+
+@dataclass(frozen=True)
+class Service:
+    """A sale on a port, and the token of a buyer in it."""
+
+    url: str
+    token: str
+
+
+@contextmanager
+def serving(stores: Stores) -> Iterator[Service]:
+    """Serve a fresh sale from a thread with an event loop of its own."""
+    chosen = stores.settings(password_cost=1, validate_cost=10, pool_timeout_s=30, redis_timeout_s=10)
+    init_db(chosen)
+    app = create_app(chosen)
+    server = uvicorn.Server(uvicorn.Config(app.asgi, port=0, lifespan="off", log_level="error", access_log=False))
+    ready = threading.Event()
+
+    async def serve() -> None:
+        async with app.sale.opened():
+            task = asyncio.create_task(server.serve())
+            while not server.started:  # noqa: ASYNC110  (the server has no event for it)
+                await asyncio.sleep(0.01)
+            ready.set()
+            await task
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        shop = Shop(app.sale, httpx.AsyncClient())
+        yield Service(f"http://127.0.0.1:{port}", member(stores, shop).token)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def service(places: Stores) -> Iterator[Service]:
+    places.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
+    places.redis.flushdb()
+    with serving(places) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def document(service: Service) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+
+
+api = schemathesis.pytest.from_fixture("document")
+
+
+@api.parametrize()
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_one_that_the_document_describes(case: Case, service: Service) -> None:
+    # What the schema can't say is refused as well: an address that is none, a key that has been used.
+    case.call_and_validate(
+        headers={"Authorization": f"Bearer {service.token}"},
+        excluded_checks=[negative_data_rejection, positive_data_acceptance],
+    )
+
+
+async def test_the_document_has_examples_refusals_and_security_for_every_route(opened: Open) -> None:
+    async with opened() as shop:
+        document = (await shop.http.get("/openapi.json")).json()
+    operations = {
+        (method, path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert len(operations) == 16
+    kinds = {kind.kind for kind in _all_kinds(SaleError)}
+    for (method, path), operation in operations.items():
+        assert operation["summary"], path
+        assert operation["tags"], path
+        assert ("security" in operation) == (path.startswith("/api/") and path not in ("/api/buyers", "/api/sessions"))
+        assert "500" not in operation["responses"]
+        if path != "/health":
+            assert "Retry-After" in operation["responses"]["503"]["headers"], path
+        for status, response in operation["responses"].items():
+            assert response["description"], (method, path, status)
+            for example in response.get("content", {}).get("application/json", {}).get("examples", {}).values():
+                if status >= "400":
+                    assert example["value"]["error"] in kinds | {"bad_input"}
+    assert document["components"]["securitySchemes"]["session"]["scheme"] == "bearer"
+    text = json.dumps(document)
+    assert "HTTPValidationError" not in text
+    assert len({operation["operationId"] for operation in operations.values()}) == len(operations)
+
+
+def _all_kinds(kind: type[SaleError]) -> Iterator[type[SaleError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _all_kinds(each)
+
+
+async def test_registering_and_logging_in_by_program(opened: Open) -> None:
+    who = {"email": "Ann@Example.org", "password": "correct horse battery"}
+    async with opened(password_cost=1) as shop:
+        new = await shop.http.post("/api/buyers", json={**who, "name": "Ann"})
+        assert (new.status_code, new.json()["email"]) == (201, "ann@example.org")
+        taken = await shop.http.post("/api/buyers", json={**who, "email": "ann@example.ORG", "name": "Eve"})
+        assert (taken.status_code, taken.json()) == (409, {"error": "address_taken"})
+        wrong = [
+            await shop.http.post("/api/sessions", json={**who, **given})
+            for given in ({"password": "wrong"}, {"email": "eve@example.org"}, {"email": "\x00"})
+        ]
+        assert {(answer.status_code, answer.text) for answer in wrong} == {(401, '{"error": "wrong_login"}')}
+        token = (await shop.http.post("/api/sessions", json=who)).json()["token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await shop.http.get("/api/cart", headers=headers)).status_code == 200
+        assert (await shop.http.delete("/api/sessions/current", headers=headers)).status_code == 204
+        assert (await shop.http.get("/api/cart", headers=headers)).status_code == 401
+        still = {"Authorization": f"Bearer {new.json()['token']}"}
+        assert (await shop.http.get("/api/cart", headers=still)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            ("email", wrong)
+            for wrong in ("", "a", "a@b", "a b@c.de", "a@b..de", ".a@b.de", "a@-b.de", "a@b.c", "a@b@c.de")
+        ),
+        *(
+            ("email", wrong)
+            for wrong in (f"{'a' * 65}@b.de", f"a@{'b.' * 130}de", "a@b.de\x00", "\ud800@b.de", 7, None)
+        ),
+        *(("name", wrong) for wrong in ("", " ", "a\nb", "\x00", "a" * 81, ["a"])),
+        *(("password", wrong) for wrong in ("short", "a" * 129, None)),
+        ("admin", True),
+    ],
+)
+async def test_a_bad_registration_is_told_what_is_wrong_and_not_echoed(opened: Open, field: str, value: object) -> None:
+    good = {"email": "ann@example.org", "name": "Ann", "password": "correct horse battery"}
+    async with opened(password_cost=1) as shop:
+        body = json.dumps({**good, field: value})
+        answer = await shop.http.post("/api/buyers", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]) == (422, "bad_input")
+        assert field in answer.json()["detail"][0]["where"]
+        assert good["password"] not in answer.text
