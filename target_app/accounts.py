@@ -65,8 +65,9 @@ class Accounts:
 
     async def log_in(self, email: str, password: str, stages: Stages) -> tuple[Buyer, str]:
         """Return the buyer and a new session's token. Raises WrongLogin, after the same work whatever is wrong."""
+        # What is no address is looked for all the same, as one that nobody can have.
         async with self._database.autocommit(stages) as session:
-            found = await session.one(q.buyer_of_email, {"email": email})
+            found = await session.one(q.buyer_of_email, {"email": normal_email(email) or ""})
         began = perf_counter()
         try:
             right = await self._passwords.verify(found.password_hash if found else None, password)

@@ -19,6 +19,7 @@ from target_app.holds import Holds
 from target_app.settings import Settings
 
 _BUSY_S: Final = 5.0  # or as long as a hold lives, where that is less
+_FIRST_S: Final = 1.0  # a worker that has just started has others to serve
 _IDLE_S: Final = 60.0
 
 
@@ -50,6 +51,7 @@ class Sweeper:
                 task.result()
 
     async def _run(self) -> None:
+        await asyncio.sleep(_FIRST_S)
         while True:
             self._holds.active.clear()  # first, so that a hold that comes during the sweep is not missed
             try:
@@ -57,8 +59,10 @@ class Sweeper:
             except Unavailable:
                 left = True  # who knows
             if not left:
+                # Not wait_for: before Python 3.12 it may take a cancellation for the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._holds.active.wait(), _IDLE_S)
+                    async with asyncio.timeout(_IDLE_S):
+                        await self._holds.active.wait()
             await asyncio.sleep(self._busy_s)
 
     async def sweep(self) -> bool:

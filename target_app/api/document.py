@@ -112,10 +112,11 @@ def _answer(text: str, schema: dict[str, Any], examples: dict[str, Any]) -> dict
 
 
 def _refusal(kinds: tuple[str, ...]) -> dict[str, Any]:
-    schema = "InputFault" if kinds == ("bad_input",) else "Fault"
+    names = [name for name, used in (("InputFault", "bad_input" in kinds), ("Fault", kinds != ("bad_input",))) if used]
+    schemas = [{"$ref": f"#/components/schemas/{name}"} for name in names]
     detail = {"detail": [{"where": "path.match_id", "what": "Input should be greater than or equal to 1"}]}
     examples = {kind: {"error": kind} | (detail if kind == "bad_input" else {}) for kind in kinds}
-    return _answer("Refused: " + ", ".join(kinds) + ".", {"$ref": f"#/components/schemas/{schema}"}, examples)
+    return _answer("Refused: " + ", ".join(kinds) + ".", {"anyOf": schemas} if schemas[1:] else schemas[0], examples)
 
 
 def _schema_of(example: Any) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _accounts(router: APIRouter, sale: "Sale", tokens: Tokens) -> None:
     @router.post(f.SESSIONS, status_code=201, responses=faults(WrongLogin), tags=["account"])
     async def log_in(body: Login) -> Session:
         """Log in. Whether the address or the password is wrong is not told."""
-        return session(*await accounts.log_in(body.email.strip().lower(), body.password.get_secret_value(), sessions))
+        return session(*await accounts.log_in(body.email, body.password.get_secret_value(), sessions))
 
     buyer = _buyer_for(sale, tokens, f.SESSIONS)
 

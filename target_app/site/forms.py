@@ -38,8 +38,7 @@ def registration_of(form: Mapping[str, str]) -> tuple[Registration, dict[str, st
 
 def login_of(form: Mapping[str, str]) -> tuple[str, str]:
     """Return address and password. Such as nobody can have registered with are passed on: they are just as wrong."""
-    email = form.get("email", "").strip().lower()[:EMAIL_LENGTH].replace("\x00", "")
-    return email, form.get("password", "")[: PASSWORD_LENGTHS[1]]
+    return form.get("email", "")[:EMAIL_LENGTH], form.get("password", "")[: PASSWORD_LENGTHS[1] + 1]
 
 
 def number_of(given: int | str, largest: int) -> int | None:

@@ -61,9 +61,8 @@ def places(postgres_dsn: str, redis_url: str) -> Iterator[Stores]:
 @pytest.fixture
 def stores(places: Stores) -> Stores:
     """Both stores without anything in them."""
-    places.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
+    places.empty()
     places.sql.execute("DROP FUNCTION IF EXISTS vanish")
-    places.redis.flushdb()
     return places
 
 

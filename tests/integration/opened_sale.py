@@ -45,6 +45,11 @@ class Stores:
         assert row is not None
         return row[0]
 
+    def empty(self) -> None:
+        """Drop the sale, and all that Redis has of it."""
+        self.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
+        self.redis.flushdb()
+
     def settings(self, **levels: Any) -> Settings:
         return Settings(database_url=self.database_url, redis_url=self.redis_url, **levels)
 
@@ -106,8 +111,8 @@ class Member:
         return list(answer.json()["tickets"])
 
 
-def member(stores: Stores, shop: Shop, name: str = "ann") -> Member:
-    """Return a buyer who has just registered and logged in, without the hashing of a password."""
+def account(stores: Stores, settings: Settings, name: str = "ann") -> tuple[str, str, str]:
+    """Register and log somebody in without the hashing of a password; return handle, address and token."""
     handle, token = f"buyer-{uuid.uuid4().hex[:24]}", new_token()
     email = f"{name}-{uuid.uuid4().hex[:8]}@example.org"
     stores.sql.execute(
@@ -115,7 +120,12 @@ def member(stores: Stores, shop: Shop, name: str = "ann") -> Member:
         " INSERT INTO sessions (token_hash, buyer_id, expires_at) SELECT %s, id, now() + interval '1 hour' FROM new",
         (handle, email, name, hashlib.sha256(token.encode()).hexdigest()),
     )
-    return Member(handle, email, Tokens(shop.sale.settings).signed(token), shop.http)
+    return handle, email, Tokens(settings).signed(token)
+
+
+def member(stores: Stores, shop: Shop, name: str = "ann") -> Member:
+    """Return a buyer who has just registered and logged in."""
+    return Member(*account(stores, shop.sale.settings, name), shop.http)
 
 
 class Till:

@@ -1,67 +1,21 @@
 """The JSON interface against its own OpenAPI document: what is sent at random is answered as the document says."""
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
-import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis import Case
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from target_app.app import create_app
 from target_app.errors import SaleError
-from target_app.seed import init_db
-from tests.integration.opened_sale import Open, Shop, Stores, member
-
-
-@dataclass(frozen=True)
-class Service:
-    """A sale on a port, and the token of a buyer in it."""
-
-    url: str
-    token: str
-
-
-@contextmanager
-def serving(stores: Stores) -> Iterator[Service]:
-    """Serve a fresh sale from a thread with an event loop of its own."""
-    chosen = stores.settings(password_cost=1, validate_cost=10, pool_timeout_s=30, redis_timeout_s=10)
-    init_db(chosen)
-    app = create_app(chosen)
-    server = uvicorn.Server(uvicorn.Config(app.asgi, port=0, lifespan="off", log_level="error", access_log=False))
-    ready = threading.Event()
-
-    async def serve() -> None:
-        async with app.sale.opened():
-            task = asyncio.create_task(server.serve())
-            while not server.started:  # noqa: ASYNC110  (the server has no event for it)
-                await asyncio.sleep(0.01)
-            ready.set()
-            await task
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        assert ready.wait(60)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        shop = Shop(app.sale, httpx.AsyncClient())
-        yield Service(f"http://127.0.0.1:{port}", member(stores, shop).token)
-    finally:
-        server.should_exit = True
-        thread.join()
+from tests.integration.opened_sale import Open, Stores
+from tests.integration.served_sale import Service, serving
 
 
 @pytest.fixture(scope="module")
 def service(places: Stores) -> Iterator[Service]:
-    places.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
-    places.redis.flushdb()
     with serving(places) as served:
         yield served
 

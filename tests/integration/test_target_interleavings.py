@@ -70,8 +70,7 @@ class World:
 @pytest.fixture(params=WORLDS, ids="-".join)
 def world(places: Stores, request: pytest.FixtureRequest) -> Iterator[World]:
     locking, way = request.param
-    places.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
-    places.redis.flushdb()
+    places.empty()
     chosen = places.settings(
         **WAYS[way], locking=locking, stock=CAPACITY, buyer_limit=LIMIT, cache="off", pool_timeout_s=30,
         redis_timeout_s=10, optimistic_retries=100,

@@ -15,6 +15,7 @@ from target_app.app import create_app
 from target_app.exposition import Exposition, MetricsServer
 from target_app.figures import BUCKETS, HEALTH, MATCH, Figures, RouteFigures
 from target_app.settings import Settings
+from target_app.shop import make_shop
 
 SIGNALS = Path(__file__).parents[2] / "docs" / "signals.md"
 LINES_A_WORKER = 1500  # DESIGN.md: 67 ms CPU a scrape were seen with more
@@ -53,6 +54,19 @@ def test_the_process_is_exported_and_the_lines_are_few(exported: str) -> None:
     assert "process_cpu_seconds_total " in exported
     assert "process_resident_memory_bytes " in exported
     assert len(exported.splitlines()) <= LINES_A_WORKER
+
+
+def test_the_lines_are_few_with_all_that_buyers_use() -> None:
+    app = create_app(
+        Settings(database_url="postgresql://u:p@127.0.0.1:1/sale", redis_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    )
+    exposition = Exposition(app.sale.registry())
+    before = len(exposition.text().splitlines())
+    make_shop(app.sale, ())
+    after = exposition.text().splitlines()
+    assert before < 600
+    assert before < len(after) <= LINES_A_WORKER
+    assert sum(line.startswith("target_request_seconds_count") for line in after) == 7 + 13
 
 
 def test_the_text_is_the_client_librarys_to_the_byte() -> None:
