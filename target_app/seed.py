@@ -67,8 +67,8 @@ def match_rows(stock: int) -> list[dict[str, Any]]:
 def init_db(settings: Settings, *, reset: bool = False, keep: bool = False, wait_s: float = 0) -> None:
     """Create tables, index and rows at ``database_url``, which is given ``wait_s`` to answer.
 
-    With ``reset`` existing tables of the sale are dropped first, with ``keep`` they are left as they are and nothing is
-    done; with neither they are an error, since they may hold somebody's tickets. Raises StartupError.
+    With ``reset`` existing tables of the sale are dropped first, with ``keep`` they are left as they are and those that
+    are missing are added; with neither they are an error, since they may hold somebody's tickets. Raises StartupError.
     """
     asyncio.run(_init_db(settings, reset=reset, keep=keep, wait_s=wait_s))
 
@@ -106,6 +106,7 @@ async def _create(engine: AsyncEngine, settings: Settings, *, reset: bool, keep:
             await connection.run_sync(metadata.drop_all)
         elif await connection.scalar(text("SELECT to_regclass('matches') IS NOT NULL")):
             if keep:
+                await connection.run_sync(metadata.create_all)  # those that an earlier version did not have
                 return
             raise StartupError("the database holds a sale already: use an empty one, or init-db --reset")
         await connection.run_sync(metadata.create_all)

@@ -1,14 +1,16 @@
 """What a buyer uses: the pages and the JSON interface as one application, and how both say what went wrong."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Scope
 
 from target_app import figures as f
 from target_app.api.document import document_route
@@ -45,6 +47,7 @@ def make_shop(sale: "Sale", sale_routes: Sequence[BaseRoute]) -> ASGIApp:
     interface = api_router(sale, tokens)
     app.include_router(interface)
     app.router.routes += [document_route([*sale_routes, *interface.routes]), *pages.routes()]
+    all_routes = [*interface.routes, *app.router.routes]
 
     async def trouble(request: Request, error: Exception) -> Response:
         if pages.wanted(request):
@@ -57,6 +60,10 @@ def make_shop(sale: "Sale", sale_routes: Sequence[BaseRoute]) -> ASGIApp:
     async def astray(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise TypeError(f"not a fault of the address: {error!r}") from error
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The router names the methods of one route only, and a path may have several.
+            allowed = {method for route in all_routes for method in _methods_at(route, request.scope)}
+            error = HTTPException(error.status_code, headers={"Allow": ", ".join(sorted(allowed))})
         if pages.wanted(request):
             return await pages.trouble(request, error)
         kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
@@ -66,3 +73,10 @@ def make_shop(sale: "Sale", sale_routes: Sequence[BaseRoute]) -> ASGIApp:
     app.add_exception_handler(HTTPException, astray)
     app.add_exception_handler(RequestValidationError, refuse_input)
     return app
+
+
+def _methods_at(route: BaseRoute, scope: Scope) -> AbstractSet[str]:
+    """Return the methods that the route takes at this path; none where it is another's."""
+    if not isinstance(route, Route) or route.matches(scope)[0] is Match.NONE:
+        return frozenset()
+    return route.methods or frozenset()

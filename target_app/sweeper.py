@@ -40,6 +40,7 @@ class Sweeper:
     def start(self) -> None:
         """Begin, on the running loop."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(_told)
 
     async def stop(self) -> None:
         """End, in the middle of whatever it is at: another will do it. Raises what a bug has ended it with."""
@@ -77,3 +78,10 @@ class Sweeper:
             await self._holds.give_back_due(match_id, stages)
         await self._checkouts.settle_overdue(stages)
         return True
+
+
+def _told(task: "asyncio.Task[None]") -> None:
+    """Have a bug that has ended a sweeper logged as soon as it has."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        said = {"message": "the sweeper has ended: holds do not expire any more", "exception": error}
+        task.get_loop().call_exception_handler(said)

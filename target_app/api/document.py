@@ -74,6 +74,8 @@ def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):  # the framework's own, which nothing answers with
         schemas.pop(name, None)
+    # A body that is not even text: the sale's own routes leave that to the framework.
+    unreadable = _answer("The body is not JSON.", {"type": "object"}, {"unreadable": {"detail": "..."}})
     for path, (tag, (status, name, example), refusals) in _SALE.items():
         (operation,) = document["paths"][path].values()
         schemas[name] = _schema_of(example)
@@ -83,6 +85,8 @@ def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         }
         if "parameters" in operation:
             described.setdefault(422, _refusal(("bad_input",)))
+        if "requestBody" in operation:
+            described[400] = unreadable
         if path != f.HEALTH:
             described[503] = _refusal(_UNAVAILABLE)
             described[503]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
@@ -99,6 +103,8 @@ def _finish(operation: dict[str, Any]) -> None:
     operation["operationId"] = "_".join(operation.pop("summary").lower().split())
     operation["summary"], _, _ = operation["description"].partition(".")
     responses = operation["responses"]
+    if "requestBody" in operation and "400" not in responses:
+        responses["400"] = _refusal(("bad_request",))
     if "parameters" not in operation and "requestBody" not in operation:
         responses.pop("422", None)
     for status, text in {"200": "Here it is.", "201": "Done; here is what came of it.", "204": "Done."}.items():

@@ -19,6 +19,7 @@ from tests.integration.opened_sale import (
     member,
 )
 
+FEW_SEEDED = True
 FAST = {"password_cost": 1, "pool_timeout_s": 30, "cache": "off"}
 
 

@@ -245,6 +245,6 @@ def test_the_books_balance_whatever_is_done_at_once(world: World) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck),
+            max_examples=8, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
