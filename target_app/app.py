@@ -73,9 +73,9 @@ class Sale:
             await self.store.open()
             await self.database.open(_WARM[self.settings.round_trips])
             await self._put_stock()
+            await self._start_sweeper()
             self.loop.start()
             self.gc.start()
-            self.sweeper.start()
             yield
         finally:
             await self.sweeper.stop()
@@ -84,6 +84,12 @@ class Sale:
             self.loop.stop()
             await self.database.close()
             await self.store.close()
+
+    async def _start_sweeper(self) -> None:
+        try:
+            await self.sweeper.start()
+        except Unavailable as error:
+            raise StartupError(f"what is in carts could not be looked for: {error.kind}") from error
 
     async def _put_stock(self) -> None:
         if self.settings.locking != "redis":

@@ -47,7 +47,7 @@ _DUE: Final = "expires_at <= now()"
 _ONE: Final = "id = :hold AND buyer = :for_buyer AND checkout_id IS NULL AND NOT going_back"
 _ALL: Final = "buyer = :for_buyer AND checkout_id IS NULL AND NOT going_back"
 # A statement that gives back does so for one match, so that two of them cannot lock rows of matches crosswise.
-_AT_MOST: Final = 500
+AT_MOST: Final = 500
 
 
 def _chosen(which: str, *, passing: bool) -> str:
@@ -55,7 +55,7 @@ def _chosen(which: str, *, passing: bool) -> str:
     skipping = " SKIP LOCKED" if passing else ""
     return (
         f"chosen AS (SELECT id FROM holds WHERE match_id = :for_match AND {which}"
-        f" ORDER BY id LIMIT {_AT_MOST} FOR UPDATE{skipping})"
+        f" ORDER BY id LIMIT {AT_MOST} FOR UPDATE{skipping})"
     )
 
 

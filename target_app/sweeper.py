@@ -19,8 +19,8 @@ from target_app.holds import Holds
 from target_app.settings import Settings
 
 _BUSY_S: Final = 5.0  # or as long as a hold lives, where that is less
-_FIRST_S: Final = 1.0  # a worker that has just started has others to serve
 _IDLE_S: Final = 60.0
+_ROUNDS: Final = 20  # of statements for one match: ten thousand carts that a flash sale leaves behind at once
 
 
 class Sweeper:
@@ -37,8 +37,10 @@ class Sweeper:
         self._stages = Stages()  # of no request
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin, on the running loop."""
+    async def start(self) -> None:
+        """Look whether an earlier life has left anything, and begin, on the running loop. Raises Unavailable."""
+        if await self._anything():
+            self._holds.active.set()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(_told)
 
@@ -52,30 +54,37 @@ class Sweeper:
                 task.result()
 
     async def _run(self) -> None:
-        await asyncio.sleep(_FIRST_S)
+        active = self._holds.active
         while True:
-            self._holds.active.clear()  # first, so that a hold that comes during the sweep is not missed
+            # Not wait_for: before Python 3.12 it may take a cancellation for the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_S):
+                    await active.wait()
+            active.clear()  # first, so that a hold that comes during the sweep is not missed
             try:
                 left = await self.sweep()
             except Unavailable:
                 left = True  # who knows
-            if not left:
-                # Not wait_for: before Python 3.12 it may take a cancellation for the event.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_IDLE_S):
-                        await self._holds.active.wait()
+            if left:
+                active.set()
             await asyncio.sleep(self._busy_s)
+
+    async def _anything(self) -> bool:
+        async with self._database.autocommit(self._stages) as session:
+            found = await session.one(q.any_to_follow)
+        return found is not None and found.some
 
     async def sweep(self) -> bool:
         """Give back a bounded number of each; return whether anything is left to come back for. Raises Unavailable."""
         stages = self._stages
-        async with self._database.autocommit(stages) as session:
-            found = await session.one(q.any_to_follow)
+        anything = await self._anything()
         await self._accounts.end_old_sessions(stages)
-        if found is None or not found.some:
+        if not anything:
             return False
         for match_id in await self._holds.due_matches(stages):
-            await self._holds.give_back_due(match_id, stages)
+            for _ in range(_ROUNDS):
+                if await self._holds.give_back_due(match_id, stages) < q.AT_MOST:
+                    break
         await self._checkouts.settle_overdue(stages)
         return True
 
