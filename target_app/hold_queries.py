@@ -83,12 +83,18 @@ give_back_one: Final = _give_back(_ONE)
 give_back_all: Final = _give_back(_ALL)
 # What was marked by a worker that died is marked again: giving back twice is harmless.
 mark_due: Final = _mark(f"({_DUE} OR going_back)", passing=True)
+# For a buyer who wants them: what somebody else is just giving back is waited for.
+give_back_due_now: Final = _give_back(_DUE)
+mark_due_now: Final = _mark(f"({_DUE} OR going_back)")
 mark_one: Final = _mark(_ONE)
 mark_all: Final = _mark(_ALL)
 delete_marked: Final = text(
     "DELETE FROM holds WHERE idempotency_key = ANY(CAST(:keys AS text[])) AND going_back RETURNING id"
 )
 
+any_due: Final = text(
+    f"SELECT EXISTS (SELECT FROM holds WHERE match_id = :for_match AND ({_DUE} OR going_back)) AS some"
+)
 due_matches: Final = text(f"SELECT DISTINCT match_id FROM holds WHERE {_DUE} OR going_back ORDER BY match_id LIMIT 50")
 any_to_follow: Final = text(
     "SELECT EXISTS (SELECT FROM holds) OR EXISTS (SELECT FROM checkouts WHERE state IN ('paying', 'refunding')) AS some"

@@ -95,9 +95,13 @@ class Holds:
             try:
                 return await self._take(buyer, match_id, quantity, stages)
             except SoldOut:
-                # What is left in carts past its time is for sale: this buyer need not wait for the sweeper.
-                if not await self.give_back_due(match_id, stages):
+                # What is left in carts past its time is for sale: this buyer need not wait for the sweeper. It is asked
+                # for first, since it may be gone when the sweeper, who is just giving it back, lets go of it.
+                async with self._database.autocommit(stages) as session:
+                    found = await session.one(q.any_due, {"for_match": match_id})
+                if found is None or not found.some:
                     raise
+                await self._give_back(_DUE_NOW, match_id, {}, stages)
             return await self._take(buyer, match_id, quantity, stages)
         finally:
             self.active.set()
@@ -249,6 +253,7 @@ _Ways = tuple[Executable, Executable]  # in one statement; by marks, where the s
 _ONE: Final[_Ways] = (q.give_back_one, q.mark_one)
 _ALL: Final[_Ways] = (q.give_back_all, q.mark_all)
 _DUE: Final[_Ways] = (q.give_back_due, q.mark_due)
+_DUE_NOW: Final[_Ways] = (q.give_back_due_now, q.mark_due_now)
 
 
 def _too_few(left: int) -> SoldOut:

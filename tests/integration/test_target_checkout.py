@@ -19,7 +19,7 @@ from tests.integration.opened_sale import (
 )
 
 FEW_SEEDED = True
-FAST = {"password_cost": 1, "pool_timeout_s": 30, "cache": "off"}
+FAST = {"pool_size": 4, "password_cost": 1, "pool_timeout_s": 30, "cache": "off"}
 
 
 def states(stores: Stores) -> list[str]:

@@ -20,7 +20,7 @@ from tests.integration.opened_sale import (
 )
 
 FEW_SEEDED = True
-FAST = {"password_cost": 1, "pool_timeout_s": 30, "cache": "off"}
+FAST = {"pool_size": 4, "password_cost": 1, "pool_timeout_s": 30, "cache": "off"}
 
 
 async def until_decided(buyer: Member, quantity: int = 1) -> httpx.Response:
@@ -116,6 +116,7 @@ async def test_who_wants_the_last_ticket_gets_the_one_that_nobody_came_for(
         ann, bob = member(stores, shop), member(stores, shop)
         assert (await ann.hold()).status_code == 201
         assert kinds([await bob.hold()]) == {(409, "sold_out"): 1}
+        await shop.sale.sweeper.stop()
         let_time_pass(stores)
         assert (await bob.hold()).status_code == 201
         assert (await ann.cart())["holds"] == []

@@ -73,7 +73,7 @@ def world(places: Stores, request: pytest.FixtureRequest) -> Iterator[World]:
     places.empty()
     chosen = places.settings(
         **WAYS[way], locking=locking, stock=CAPACITY, buyer_limit=LIMIT, cache="off", pool_timeout_s=30,
-        redis_timeout_s=10, optimistic_retries=100,
+        redis_timeout_s=10, pool_size=4, optimistic_retries=100,
     )  # fmt: skip
     init_db(chosen)
     app = create_app(chosen)
@@ -245,6 +245,6 @@ def test_the_books_balance_whatever_is_done_at_once(world: World) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=8, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck),
+            max_examples=6, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

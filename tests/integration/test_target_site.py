@@ -12,7 +12,7 @@ from target_app.site.visitors import COOKIE
 from tests.integration.opened_sale import Open, Shop, Stores, balance, pay_with
 
 FEW_SEEDED = True
-FAST = {"password_cost": 1, "cache": "off", "pool_timeout_s": 30}
+FAST = {"pool_size": 4, "password_cost": 1, "cache": "off", "pool_timeout_s": 30}
 PASSWORD = "correct horse battery"
 
 
