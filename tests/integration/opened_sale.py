@@ -21,6 +21,7 @@ from target_app.tokens import Tokens
 
 GUARDED = ("pessimistic", "optimistic", "atomic", "redis")
 SQL_GUARDED = ("pessimistic", "optimistic", "atomic")
+BY_PLACE = ("atomic", "redis")  # for what differs only by where the stock is kept
 # Whichever way it reaches PostgreSQL, the sale behaves alike: every test that opens one runs for each.
 WAYS = {
     "plain": {"data_layer": "sqlalchemy", "round_trips": "plain", "purchase_route": "fastapi"},

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.integration.opened_sale import (
-    GUARDED,
+    BY_PLACE,
     Member,
     Open,
     Shop,
@@ -38,7 +38,7 @@ async def killed_while_paying(shop: Shop, buyer: Member, key: str) -> None:
     till.gate.set()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("locking", GUARDED)
+@pytest.mark.parametrize("locking", BY_PLACE)
 async def test_a_cart_becomes_tickets_once_however_often_it_is_paid(opened: Open, stores: Stores, locking: str) -> None:
     async with opened(locking=locking, stock=10, payment_ms=2, **FAST) as shop:
         till = pay_with(shop)
@@ -61,7 +61,7 @@ async def test_a_cart_becomes_tickets_once_however_often_it_is_paid(opened: Open
         assert (await ann.ask("GET", f"/api/tickets/{mine[0]['ticket_id']}")).json()["validated_at"]
 
 
-@pytest.mark.parametrize("locking", GUARDED)
+@pytest.mark.parametrize("locking", BY_PLACE)
 async def test_a_hold_that_expires_during_the_payment_is_sold_to_one_and_refunded_to_the_other(
     opened: Open, stores: Stores, locking: str
 ) -> None:
@@ -113,7 +113,7 @@ async def test_a_declined_payment_leaves_the_cart_as_it_was(opened: Open, stores
         assert states(stores) == ["declined", "paid"]
 
 
-@pytest.mark.parametrize("locking", ["atomic", "redis"])
+@pytest.mark.parametrize("locking", BY_PLACE)
 async def test_a_worker_that_dies_while_paying_loses_neither_money_nor_tickets(
     opened: Open, stores: Stores, locking: str
 ) -> None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.integration.opened_sale import (
+    BY_PLACE,
     GUARDED,
     HOT,
     PAST,
@@ -76,7 +77,7 @@ async def test_one_buyer_who_asks_many_times_at_once_is_held_to_the_limit(opened
         assert kinds(answers) == {(201, ""): 4, (409, "buyer_limit"): 8}
 
 
-@pytest.mark.parametrize("locking", GUARDED)
+@pytest.mark.parametrize("locking", BY_PLACE)
 async def test_what_leaves_a_cart_is_for_sale_again(opened: Open, stores: Stores, locking: str) -> None:
     async with opened(locking=locking, stock=10, **FAST) as shop:
         ann, bob = member(stores, shop), member(stores, shop)
@@ -93,7 +94,7 @@ async def test_what_leaves_a_cart_is_for_sale_again(opened: Open, stores: Stores
         assert stores.one("SELECT count(*) FROM holds") == 0
 
 
-@pytest.mark.parametrize("locking", GUARDED)
+@pytest.mark.parametrize("locking", BY_PLACE)
 async def test_what_is_past_its_time_goes_back_once_however_many_see_it(
     opened: Open, stores: Stores, locking: str
 ) -> None:
@@ -108,7 +109,7 @@ async def test_what_is_past_its_time_goes_back_once_however_many_see_it(
         assert stores.redis.hlen("taken:1") == 0
 
 
-@pytest.mark.parametrize("locking", GUARDED)
+@pytest.mark.parametrize("locking", BY_PLACE)
 async def test_who_wants_the_last_ticket_gets_the_one_that_nobody_came_for(
     opened: Open, stores: Stores, locking: str
 ) -> None:
@@ -123,7 +124,7 @@ async def test_who_wants_the_last_ticket_gets_the_one_that_nobody_came_for(
         assert balance(stores) == (0, 1, 0, 1)
 
 
-@pytest.mark.parametrize("locking", GUARDED)
+@pytest.mark.parametrize("locking", BY_PLACE)
 async def test_carts_come_back_after_every_process_has_died(opened: Open, stores: Stores, locking: str) -> None:
     async with opened(locking=locking, stock=10, **FAST) as shop:
         ann = member(stores, shop)
