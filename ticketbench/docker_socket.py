@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ticketbench.errors import EnvironmentFailure
@@ -71,7 +70,7 @@ def find(environ: Mapping[str, str] = os.environ) -> str:
         candidates.append(f"{runtime}/docker.sock")  # an engine without root
     if home := environ.get("HOME"):
         candidates.append(f"{home}/.docker/run/docker.sock")  # Docker Desktop
-    return next((path for path in candidates if Path(path).exists()), SYSTEM_SOCKET)
+    return next(filter(os.path.lexists, candidates), SYSTEM_SOCKET)  # one that may not be looked for is none
 
 
 def reach(path: str, patience_s: float = PATIENCE_S) -> Version:

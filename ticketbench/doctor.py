@@ -104,8 +104,10 @@ def _python(seen: Surroundings) -> Check:
 
 def _docker(seen: Surroundings) -> Check:
     if seen.docker:
-        return Check("Docker", "ok", f"engine {seen.docker}: --stack docker, and auto, use it")
-    return Check("Docker", "ok", f"{seen.docker_problem}: --stack auto is the local stack, which needs none")
+        return Check(
+            "Docker", "ok", f"engine {seen.docker}: --stack docker, and auto, use it where it can get the images"
+        )
+    return Check("Docker", "ok", f"{seen.docker_problem}; --stack auto is the local stack, which needs none")
 
 
 def _ports(seen: Surroundings) -> Check:

@@ -16,7 +16,7 @@ EXIT_BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
 EXIT_TERMINATED: Final = 143  # 128 + SIGTERM
 
-# Where several hold, the first one listed is returned (docs/reference.md, exit codes).
+# Where several hold, the first one listed is returned (README.md, exit codes).
 PRECEDENCE: Final = (
     EXIT_USAGE,
     EXIT_BUG,

@@ -1,5 +1,6 @@
 """What of ticketbench is up on this machine, and what was left behind: stacks, processes, folders."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -56,7 +57,9 @@ def look_around(output: Path) -> tuple[tuple[StackSeen, ...], tuple[Leftover, ..
         leftovers.append(Leftover(error.message, "look at the folder, or set TICKETBENCH_STATE to another"))
     stacks = [_seen(item) for item in known]
     stacks += [_stranger(stack_id, pids) for stack_id, pids in _labelled({item.stack_id for item in known}).items()]
-    scratch = list((cache_dir() / "binaries").glob(".fetch-*"))
+    scratch: list[Path] = []
+    with contextlib.suppress(OSError):  # the check of the cache folder tells it
+        scratch += (cache_dir() / "binaries").glob(".fetch-*")
     if scratch:
         leftovers.append(
             Leftover(f"{len(scratch)} unfinished downloads in {scratch[0].parent}", "the next download removes them")
@@ -132,5 +135,6 @@ def _empty_runs(output: Path) -> Iterator[Path]:
     except OSError:
         return
     for folder in folders:
-        if RUN_FOLDER.match(folder.name) and not (folder / store.RUN_FILE).exists():
-            yield folder
+        with contextlib.suppress(OSError):  # another user's, closed to us
+            if RUN_FOLDER.match(folder.name) and not (folder / store.RUN_FILE).exists():
+                yield folder

@@ -18,7 +18,7 @@
 
 import hashlib
 import re
-import tomllib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, Final
 from ticketbench import paths
 from ticketbench.errors import UsageError
 from ticketbench.model import MappedSignal, SignalKind
+from ticketbench.toml_file import read_toml
 
 DEFAULT_MAPPING: Final = "prometheus-fastapi-instrumentator"
 
@@ -145,6 +146,7 @@ def find_mapping(option: str, text: str) -> Path:
     """Return the file that ``text`` names: a bundled mapping, or a path. Raises UsageError."""
     if text in bundled_mappings():
         return paths.data_dir("scenarios") / "mappings" / f"{text}.toml"
+    paths.require_reachable(Path(text), option)
     if Path(text).is_file():
         return Path(text)
     known = ", ".join(bundled_mappings())
@@ -162,13 +164,7 @@ def check_selector(option: str, text: str, problems: list[str]) -> str:
 def read_mapping(path: Path) -> SignalMapping:
     """Read and check a mapping. Raises UsageError listing every fault."""
     where = f"mapping {path.name}"
-    try:
-        content = path.read_bytes()
-        raw = tomllib.loads(content.decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where} is not TOML: {error}") from error
+    raw = read_toml(path, where)
     reader = _Reader(where)
     reader.keys(raw, _KEYS, where)
     reader.text(raw, "title", where, optional=True)
@@ -183,7 +179,7 @@ def read_mapping(path: Path) -> SignalMapping:
     if reader.problems:
         raise UsageError(*reader.problems, hint="docs/external.md, mapping files")
     name = path.stem if path.parent == paths.data_dir("scenarios") / "mappings" else path.name
-    return SignalMapping(name, hashlib.sha256(content).hexdigest(), samples, tuple(queries))
+    return SignalMapping(name, hashlib.sha256(path.read_bytes()).hexdigest(), samples, tuple(queries))
 
 
 class _Reader:
@@ -275,9 +271,10 @@ class _Reader:
             self.problems.append(f"{where}: used and capacity belong together")
         capacity = raw.get("capacity")
         if isinstance(capacity, int | float) and not isinstance(capacity, bool):
-            if not capacity > 0:
-                self.problems.append(f"{where}: capacity = {capacity} is not more than 0")
-            queries.append(Query(RESOURCE_CAPACITY, "gauge", unit, "", fixed, {}, constant=float(capacity)))
+            if 0 < capacity <= sys.float_info.max:  # TOML has infinity, and whole numbers without bounds
+                queries.append(Query(RESOURCE_CAPACITY, "gauge", unit, "", fixed, {}, constant=float(capacity)))
+            else:
+                self.problems.append(f"{where}: capacity = {capacity} is not possible: it takes a number above 0")
         elif capacity is not None and (promql := self.promql(raw, "capacity", where)):
             queries.append(Query(RESOURCE_CAPACITY, "gauge", unit, promql, fixed, {}))
         return queries

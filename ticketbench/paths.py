@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ticketbench.errors import EnvironmentFailure
+from ticketbench.errors import EnvironmentFailure, UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -19,7 +19,7 @@ def _home() -> Path:
 
 def _folder(variable: str, xdg: str, fallback: str) -> Path:
     if own := os.environ.get(variable):
-        return Path(own).expanduser().absolute()
+        return expanded(own, variable).absolute()
     base = os.environ.get(xdg)
     return (Path(base) if base and Path(base).is_absolute() else _home() / fallback) / "ticketbench"
 
@@ -40,6 +40,28 @@ def data_dir(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise EnvironmentFailure(f"the folder {name}/ that belongs to ticketbench is missing", "install ticketbench again")
+
+
+def expanded(text: str, said: str) -> Path:
+    """Return ``text`` as a path, ``~`` replaced. Raises UsageError naming ``said``, which gave it."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{said} {text!r} begins with a home folder that is not known") from error
+
+
+def require_reachable(path: Path, said: str) -> None:
+    """Raise UsageError where the system refuses to look at ``path``; ``said`` is the option or argument it is from.
+
+    Its folder may be closed to this user, its name too long, its links a circle: Python then raises where it is asked
+    whether there is such a file. One that simply is not there is no refusal.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte, which no file's name has
+        return
+    except OSError as error:
+        raise UsageError(f"{said} {str(path)!r} cannot be looked at: {error.strerror}") from error
 
 
 def default_reports_dir() -> Path:

@@ -1,7 +1,6 @@
 """Plan files: what a TOML file asks for, read and checked. Nothing is started here."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from ticketbench import paths
 from ticketbench.errors import UsageError
 from ticketbench.levels import parse_levels
 from ticketbench.model import Level
+from ticketbench.toml_file import read_toml
 
 MAX_REPETITIONS: Final = 100
 MAX_SEED: Final = 2**31 - 1
@@ -54,6 +54,7 @@ def find_plan(text: str) -> Path:
     if not text.strip():
         raise UsageError(f"--plan {text!r} names no plan: bundled are {known}, or give a .toml file")
     path = Path(text)
+    paths.require_reachable(path, "--plan")
     if path.is_file():
         return path
     raise UsageError(f"--plan {text!r} is neither a file nor a bundled plan: bundled are {known}")
@@ -64,12 +65,7 @@ def read_plan_file(path: Path) -> tuple[PlanFile, tuple[str, ...]]:
 
     A scenario given as a relative path is looked for beside the plan. Raises UsageError for what is no TOML at all.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--plan {str(path)!r} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--plan {str(path)!r} is not TOML: {error}") from error
+    raw = read_toml(path, f"--plan {str(path)!r}")
     where = f"plan {path.name}"
     problems = [f"{where}: there is no key {key!r}: known are {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
     vary = _table(raw, "vary", where, problems)

@@ -60,7 +60,8 @@ def find(text: str, said: str = "SCENARIO") -> Path:
     known = f"bundled are {', '.join(names)}"
     if not text.strip():
         raise UsageError(f"{said} {text!r} names no scenario: {known}, or give a .js file")
-    path = Path(text).expanduser()
+    path = paths.expanded(text, said)
+    paths.require_reachable(path, said)
     if path.is_dir():
         raise UsageError(f"{said} {text!r} is a folder: give a .js file, or a bundled name ({known})")
     if path.suffix != ".js":

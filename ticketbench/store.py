@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from ticketbench import paths
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.model import Ack, LedgerRow, Level, RunRecord, Trial, TrialRecord
@@ -317,6 +318,7 @@ def open_run(path: Path) -> RunDirectory:
     """Open a stored run. Raises UsageError where ``path`` is none."""
     if path.name == RUN_FILE:
         path = path.parent
+    paths.require_reachable(path / RUN_FILE, "RUN")
     if not path.is_dir():
         raise UsageError(f"RUN {str(path)!r} is not a folder", hint="give the folder that `ticketbench run` printed")
     if not (path / RUN_FILE).is_file():

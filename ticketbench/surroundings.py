@@ -3,11 +3,13 @@
 Takes one to two seconds, half of one to watch what others do with the CPU; some more where a program hangs.
 """
 
+import errno
 import os
 import platform
 import resource
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -236,23 +238,36 @@ def _needed_descriptors(parts: tuple[Sighting, ...]) -> dict[str, int]:
 
 
 def _folder(purpose: str, path: Path, variable: str) -> Folder:
-    there = path
-    while not there.exists() and there != there.parent:
-        there = there.parent
     problem = ""
-    free_bytes, free_inodes = 0, None
-    if not there.is_dir():
-        problem = f"{there} is not a folder"
-    else:
-        try:
-            with tempfile.TemporaryFile(dir=there) as probe:
-                probe.write(b"x")
-        except OSError as error:
-            problem = error.strerror or str(error)
+    free_bytes, free_inodes, in_memory = 0, None, False
+    try:
+        there = _nearest(path)
         system = os.statvfs(there)
         free_bytes = system.f_bavail * system.f_frsize
         free_inodes = system.f_favail if system.f_files else None
-    return Folder(purpose, path, variable, problem, free_bytes, free_inodes, in_memory=_file_system(there) == "tmpfs")
+        in_memory = _file_system(there) == "tmpfs"
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"x")
+    except NotADirectoryError as error:
+        problem = f"{error.filename} is not a folder"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    return Folder(purpose, path, variable, problem, free_bytes, free_inodes, in_memory=in_memory)
+
+
+def _nearest(path: Path) -> Path:
+    """Return the folder that is there of ``path`` and those above it. Raises OSError where it cannot be used."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path == path.parent:
+            raise  # the current folder was removed
+        if not path.is_symlink():
+            return _nearest(path.parent)
+        mode = 0  # a link that leads nowhere: no folder can be made in its place
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    return path
 
 
 def _file_system(path: Path) -> str:

@@ -1,8 +1,9 @@
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
-from program import Program
+from program import PROGRAM, Program
 
 BAD = [
     (("run",), "SCENARIO is missing: bundled are"),
@@ -42,10 +43,17 @@ BAD = [
     (("compare", "a"), "CANDIDATE"),
     (("compare", "a", "b", "--format", "pdf"), "--format 'pdf' is not known: known are table, md, json"),
     (("down", "extra"), "extra"),
+    (("run", "spike", "--trials", "9" * 5000), "is not possible: it takes a whole number from 1 to 100"),
+    (("run", "x" * 300 + ".js"), "cannot be looked at: File name too long"),
+    (("run", "--plan", "x" * 300), "cannot be looked at: File name too long"),
+    (("run", "--resume", "x" * 300), "cannot be looked at: File name too long"),
+    (("show", "x" * 300), "cannot be looked at: File name too long"),
+    (("init", "x" * 300), "cannot be looked at: File name too long"),
+    (("run", "~nobody-of-this-name/x.js"), "begins with a home folder that is not known"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments)[:60] for arguments, _ in BAD])
 def test_bad_input_is_exit_2_with_one_clear_line_and_nothing_started(
     program: Program, arguments: tuple[str, ...], message: str
 ) -> None:
@@ -112,6 +120,25 @@ def test_a_script_that_k6_cannot_read_is_exit_2(program: Program) -> None:
     assert done.code == 2
     assert str(program.folder) not in done.err
     assert not (program.folder / "reports").exists()
+
+
+def test_a_group_of_commands_alone_tells_its_help_and_is_exit_2(program: Program) -> None:
+    for arguments in ((), ("scenarios",)):
+        done = program(*arguments)
+        assert done.code == 2, arguments
+        assert done.out == ""
+        assert done.err.splitlines()[0].startswith("Usage: ticketbench"), arguments
+        assert "\nCommands:\n" in done.err
+
+
+def test_a_current_folder_that_was_removed_is_exit_4(program: Program) -> None:
+    script = f"mkdir gone && cd gone && rmdir ../gone && exec {PROGRAM} init"
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=program.folder, env=program.env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert "the current folder cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_and_version_are_exit_0(program: Program) -> None:

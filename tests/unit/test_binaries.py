@@ -55,6 +55,16 @@ def test_path_is_used_where_it_is_fit(tmp_path: Path) -> None:
         _ = binaries.redis
 
 
+def test_folders_of_path_that_cannot_be_looked_at_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "circle").mkdir()
+    (tmp_path / "circle" / "k6").symlink_to("k6")
+    found = program(tmp_path / "path", "k6", "1.1.0")
+    monkeypatch.setenv("PATH", os.pathsep.join(("x" * 300, str(tmp_path / "circle"), str(tmp_path / "path"))))
+    assert provide(parts=("k6",)).k6 == found
+
+
 def test_named_comes_before_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "path", "redis-server", "7.2.4")
     named = program(tmp_path / "mine", "valkey-server", "8.1.0")

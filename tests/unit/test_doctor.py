@@ -33,7 +33,7 @@ GOOD = Surroundings(
     packages=22,
     package_problems=(),
     docker="",
-    docker_problem="no Docker engine runs here",
+    docker_problem="no Docker engine runs here: there is no /var/run/docker.sock",
     ports_problem="",
     ports_tried=22,
     ports_left=28_000,
@@ -196,6 +196,24 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TICKETBENCH_STATE", str(tmp_path / "file" / "state"))
     (state,) = (each for each in survey(tmp_path).folders if each.purpose == "state")
     assert "is not a folder" in state.problem
+
+
+@pytest.mark.parametrize(("place", "why"), [("x" * 300, "name too long"), ("circle/state", "symbolic links")])
+def test_a_folder_that_the_system_refuses_to_look_at_is_told_and_no_bug(
+    place: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    for variable in ("TICKETBENCH_STATE", "TICKETBENCH_CACHE"):
+        monkeypatch.setenv(variable, str(tmp_path / place))
+    seen = survey(tmp_path / place)
+    assert len(seen.folders) == 3
+    assert all(why in each.problem for each in seen.folders)
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "reports").symlink_to("nowhere")
+    (output,) = (each for each in survey(tmp_path / "reports").folders if each.purpose == "output")
+    assert "is not a folder" in output.problem
 
 
 def test_programs_are_asked_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

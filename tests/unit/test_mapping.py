@@ -121,7 +121,9 @@ used = "x"
         ("samples = ", "is not TOML"),
         ("samples = 'x'\nsignal = 3", "signal is not a list of tables"),
         ("samples = 'x'\n[[resource]]\nname = 'a'", "give used"),
-        ("samples = 'x'\n[[resource]]\nname = 'a'\nused = 'x'\ncapacity = 0", "is not more than 0"),
+        ("samples = 'x'\n[[resource]]\nname = 'a'\nused = 'x'\ncapacity = 0", "capacity = 0 is not possible"),
+        ("samples = 'x'\n[[resource]]\nname = 'a'\nused = 'x'\ncapacity = inf", "capacity = inf is not possible"),
+        (f"samples = 'x'\n[[resource]]\nname = 'a'\nused = 'x'\ncapacity = 1{'0' * 400}", "it takes a number above 0"),
         ("samples = 'x'\n[[resource]]\nname = 'a'\nused = 'x'\ncapacity = true", "capacity is not text"),
     ],
 )

@@ -225,9 +225,15 @@ def test_a_bad_plan_file_names_key_and_value(tmp_path: Path, text: str, messages
         assert message in problem
 
 
-def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["scenario = ", f"seed = {'9' * 5000}", f"x = {'[' * 5000}{']' * 5000}"])
+def test_what_is_no_toml_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="is not TOML"):
-        read_plan_file(write(tmp_path, "scenario = "))
+        read_plan_file(write(tmp_path, text))
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    file, problems = read_plan_file(write(tmp_path, "\ufeffscenario = 'spike'"))
+    assert (file.scenario, problems) == ("spike", ())
 
 
 def test_an_unknown_plan_lists_the_bundled_ones() -> None:

@@ -169,6 +169,7 @@ def test_a_folder_that_cannot_be_made_is_an_environment_failure() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"[" * 100_000, "is not JSON"),
         (b"", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
         (b"[]", "is not a RunRecord"),

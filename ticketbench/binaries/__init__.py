@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ticketbench import paths
 from ticketbench.binaries.cache import Cache
 from ticketbench.binaries.debian import DebianSource
 from ticketbench.binaries.probe import LOOK_TIMEOUT_S, REQUIREMENTS, Found, Prober, Requirement, Unfit
@@ -18,7 +19,6 @@ from ticketbench.binaries.wheels import WHEELS, WheelSource, fitting
 from ticketbench.errors import EnvironmentFailure, TicketbenchError, UsageError
 from ticketbench.events import Emit, Provide, ignore
 from ticketbench.model import BinaryVersion
-from ticketbench.paths import cache_dir
 
 PARTS: Final = tuple(REQUIREMENTS)
 
@@ -71,7 +71,7 @@ def provide(emit: Emit = ignore, parts: Sequence[str] = PARTS) -> Binaries:
     unknown = [part for part in parts if part not in REQUIREMENTS]
     if unknown:
         raise UsageError(*(f"there is no part {part!r}: known are {', '.join(PARTS)}" for part in unknown))
-    cache = Cache(cache_dir() / "binaries")
+    cache = Cache(paths.cache_dir() / "binaries")
     prober = Prober(cache.root / "known.json")
     found = {part: _provide_one(REQUIREMENTS[part], cache, prober, emit) for part in parts}
     prober.save()
@@ -113,7 +113,7 @@ def look(part: str, patience_s: float = LOOK_TIMEOUT_S) -> Sighting:
     A program that does not tell its version within ``patience_s`` is unfit.
     """
     need = REQUIREMENTS[part]
-    cache = Cache(cache_dir() / "binaries")
+    cache = Cache(paths.cache_dir() / "binaries")
     prober = Prober(cache.root / "known.json", patience_s)
     try:
         if named := os.environ.get(need.variable):
@@ -178,8 +178,11 @@ def _seen(passed_over: Sequence[str]) -> str:
 
 
 def _named(need: Requirement, text: str, prober: Prober) -> Found:
-    path = Path(text).expanduser().absolute()
+    path = paths.expanded(text, need.variable).absolute()
+    paths.require_reachable(path, need.variable)
     candidates = [path / name for name in need.names] if path.is_dir() else [path]
+    for candidate in candidates:
+        paths.require_reachable(candidate, need.variable)
     program = next((candidate for candidate in candidates if candidate.is_file()), None)
     if program is None:
         what = f"holds no {' or '.join(need.names)}" if path.is_dir() else "does not exist"
@@ -199,9 +202,16 @@ def _on_path(need: Requirement) -> Iterator[Path]:
             continue
         for name in need.names:
             program = Path(folder) / name
-            # the resolved one: what lies beside a program (initdb, its libraries) lies beside its target
-            resolved = program.resolve()
-            if resolved not in seen and resolved.is_file() and os.access(resolved, os.X_OK):
+            try:
+                # the resolved one: what lies beside a program (initdb, its libraries) lies beside its target
+                resolved = program.resolve()
+                usable = resolved.is_file() and os.access(resolved, os.X_OK)
+            except (
+                OSError,
+                RuntimeError,
+            ):  # the PATH of another user, whose folders are closed to us; a circle of links
+                continue
+            if usable and resolved not in seen:
                 seen.add(resolved)
                 yield resolved
 

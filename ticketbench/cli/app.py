@@ -24,21 +24,34 @@ from ticketbench.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
+    EnvironmentFailure,
     TicketbenchError,
     UsageError,
     worst,
 )
 
+
+def _help_alone(context: typer.Context) -> None:
+    """Print the help where a group of commands is named without one of them, and exit as for any wrong usage."""
+    if context.invoked_subcommand is None:
+        tell(context.get_help())
+        raise typer.Exit(EXIT_USAGE)
+
+
 app = typer.Typer(
     name="ticketbench",
     help="Load-test a real ticket sale, audit its ledger, and find out what breaks first.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-scenarios_app = typer.Typer(help="The k6 scripts that come with ticketbench, and your own.", no_args_is_help=True)
+scenarios_app = typer.Typer(
+    help="The k6 scripts that come with ticketbench, and your own.",
+    invoke_without_command=True,
+    callback=_help_alone,
+)
 app.add_typer(scenarios_app, name="scenarios")
 app.add_typer(stacks_app)
 
@@ -54,11 +67,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Load-test a real ticket sale, audit its ledger, and find out what breaks first."""
+    _help_alone(context)
+    try:
+        Path.cwd()
+    except OSError as error:  # Python, k6 and PostgreSQL would each fail over it in words of their own
+        raise EnvironmentFailure(
+            f"the current folder cannot be used: {error.strerror}", "it was removed, maybe: change to another one"
+        ) from error
 
 
 def _from_variables(context: typer.Context, *names: str) -> frozenset[str]:

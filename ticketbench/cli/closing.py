@@ -52,9 +52,12 @@ def earlier_run(directory: store.RunDirectory, analysis: Analysis) -> Path | Non
     That is one that can be believed, of the same system, scenario and load, made on such a machine.
     """
     run, scenario = directory.path, directory.path.name.partition("-")[2]
-    before = sorted(
-        path for path in run.parent.iterdir() if path.name.partition("-")[2] == scenario and path.name < run.name
-    )
+    try:
+        before = sorted(
+            path for path in run.parent.iterdir() if path.name.partition("-")[2] == scenario and path.name < run.name
+        )
+    except OSError:
+        return None  # a folder that may be written to and not listed
     ours = directory.record()
     for path in reversed(before[-LOOKED_BACK:]):
         try:

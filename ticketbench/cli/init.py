@@ -24,6 +24,7 @@ def init(folder: Path) -> int:
     Nothing is ever overwritten: either all files are written or none.
     """
     starter = paths.data_dir("scenarios") / "starter"
+    paths.require_reachable(folder, "DIR")
     own = folder.resolve().name
     name = own if _PLAIN_NAME.fullmatch(own) else Path(_SCRIPT).stem
     title = own if _PLAIN_NAME.fullmatch(own) else _TITLE

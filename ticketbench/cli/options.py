@@ -1,5 +1,6 @@
 """The options of ``ticketbench run``: flags, variables and plan file become one request, or all of their faults."""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -163,7 +164,8 @@ def _whole(said: str, text: str | None, low: int, high: int, problems: list[str]
     """Return the whole number that an option was given, None where it was not given or is none (then in problems)."""
     if text is None:
         return None
-    if text.strip().isdecimal() and low <= int(text) <= high:
-        return int(text)
+    with contextlib.suppress(ValueError):  # Python makes no number of thousands of digits
+        if text.strip().isdecimal() and low <= int(text) <= high:
+            return int(text)
     problems.append(f"{said} {text!r} is not possible: it takes a whole number from {low} to {high}")
     return None

@@ -359,7 +359,7 @@ class _Family:
 
 
 def _remove_folder(folder: Path) -> None:
-    if not folder.exists():
+    if not os.path.lexists(folder):  # nor where we may not look, and so could not have made it
         return
     # a last write of a process that was just killed may race with the first try
     for _ in range(3):

@@ -20,7 +20,7 @@ def parse_record(kind: type[R], content: bytes, where: str) -> R:
     """Read a record from JSON. Raises UsageError for text that is no such record, or one from a newer ticketbench."""
     try:
         raw = json.loads(content)
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # brackets in brackets, thousands deep, are no record either
         raise UsageError(
             f"{where} is not JSON: {error}", hint="the file is damaged; restore it or measure again"
         ) from error
