@@ -51,6 +51,11 @@ def parse_address(option: str, text: str, problems: list[str]) -> Address | None
     if fault:
         problems.append(f"{option} {_shown(text)!r} {fault}")
         return None
+    if port == 0:
+        problems.append(
+            f"{option} {_shown(text)!r} has port 0, at which nothing can be called: give 1 to 65535, or none"
+        )
+        return None
     numbers = _numbers(host)
     if isinstance(numbers, str):
         problems.append(f"{option} {_shown(text)!r}: the host {host!r} has no address ({numbers})")

@@ -64,6 +64,7 @@ def test_a_name_is_on_the_loopback_only_if_all_of_its_addresses_are(monkeypatch:
         ("http://", "names no host"),
         ("http://:8000", "names no host"),
         ("http://127.0.0.1:99999", "Port out of range"),
+        ("http://127.0.0.1:0", "has port 0"),
         ("http://127.0.0.1:http", "is not an address"),
         ("http://[::1", "is not an address"),
         ("http://127.0.0.1/?a=b", "query or a fragment"),
