@@ -110,6 +110,7 @@ def test_a_window_too_short() -> None:
     assert found.status == "invalid"
     assert "15 s is too short for a steady scenario" in only_reason(found)
     assert judged(spike(seconds=15).build(), run_record(load=schedule(seconds=15))).status == "valid"
+    assert "interrupted" in only_reason(judged(spike(seconds=15, status="interrupted").build(), run))
     few = judged(Trace().requests("purchase", per_s=3).build(), run_record(load=schedule(per_s=3)))
     assert few.status == "invalid"
     assert only_reason(few).endswith(

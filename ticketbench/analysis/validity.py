@@ -116,7 +116,8 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     if not performance:
         return
     schedule = run.plan.schedules[trial.record.trial.variant]
-    yield from _too_short(measured, run.plan.scenario.shape, open_model=schedule.open_model)
+    if trial.record.status == "done":  # else it is short because it was cut short, and no setting would help
+        yield from _too_short(measured, run.plan.scenario.shape, open_model=schedule.open_model)
     generator = _Generator(series, edges, run.environment, generator_cores(trial, run.environment))
     yield from _load(measured, generator)
     here = run.plan.external is not None and run.plan.external.where == "loopback"
