@@ -20,6 +20,7 @@ from target_app.settings import Settings
 
 _BUSY_S: Final = 5.0  # or as long as a hold lives, where that is less
 _IDLE_S: Final = 60.0
+_STOP_S: Final = 0.2
 _ROUNDS: Final = 20  # of statements for one match: ten thousand carts that a flash sale leaves behind at once
 
 
@@ -47,11 +48,13 @@ class Sweeper:
     async def stop(self) -> None:
         """End, in the middle of whatever it is at: another will do it. Raises what a bug has ended it with."""
         task, self._task = self._task, None
-        if task is not None:
+        if task is None:
+            return
+        while not task.done():  # a library may have taken the cancellation for an end of its own statement
             task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()
+            await asyncio.wait([task], timeout=_STOP_S)
+        if not task.cancelled():
+            task.result()
 
     async def _run(self) -> None:
         active = self._holds.active
