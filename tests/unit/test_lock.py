@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -57,15 +58,16 @@ def test_the_target_s_image_has_the_runtime_s_versions_and_less_of_them() -> Non
 
 def test_the_target_s_image_has_whatever_the_target_imports() -> None:
     imported = set()
-    for path in (ROOT / "target_app").glob("*.py"):
+    for path in (ROOT / "target_app").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(str(node.module).partition(".")[0])
-    packages = {canonicalize_name(name) for name in imported - sys.stdlib_module_names - {"target_app"}}
-    assert "asyncpg" in packages
-    assert packages <= set(pins("target"))
+    modules = imported - sys.stdlib_module_names - {"target_app"}
+    assert {"asyncpg", "argon2"} <= modules
+    locked, of = set(pins("target")), packages_distributions()
+    assert [name for name in modules if not locked & set(map(canonicalize_name, of[name]))] == []
 
 
 @pytest.mark.parametrize("lock", ["run", "dev", "target"])
