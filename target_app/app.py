@@ -17,7 +17,7 @@ from target_app.catalogue import Catalogue
 from target_app.checkout import Checkouts, WaitedPayments
 from target_app.database import Database, Values
 from target_app.endpoints import health_router, purchase_router, refuse, refuse_input, sale_router
-from target_app.errors import SaleError, StartupError, Unavailable
+from target_app.errors import SaleError, StartupError, TooManyConnections, Unavailable
 from target_app.figures import PURCHASE, Figures
 from target_app.health import Health
 from target_app.holds import Holds
@@ -84,6 +84,7 @@ class Sale:
             self.loop.stop()
             await self.database.close()
             await self.store.close()
+            self.gate.close()
 
     async def _start_sweeper(self) -> None:
         try:
@@ -102,6 +103,8 @@ class Sale:
                 for row in await session.all(queries.held_keys):
                     held.setdefault(row.match_id, []).append(row.idempotency_key)
             await self.store.set_stocks({row.id: row.stock for row in rows}, held, stages)
+        except TooManyConnections:
+            return  # the other workers of this sale have them all, and who has one has put it
         except Unavailable as error:
             raise StartupError(f"the stock could not be put into Redis: {error.kind}") from error
 

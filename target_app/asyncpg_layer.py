@@ -4,8 +4,8 @@ The statements are the same SQLAlchemy constructs, turned into text once; what i
 does for each execution (a greenlet, a cursor, a result with its rows) and its pool.
 """
 
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache, partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,12 +15,13 @@ from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql import ClauseElement
 
-from target_app.database import Database, Values, cannot_be_used, connecting, meaning, url_of
+from target_app.database import Database, Values, cannot_be_used, connecting, meaning, refusal, url_of
 from target_app.errors import DatabaseError
 from target_app.figures import Stages
 from target_app.pool import FairPool
 from target_app.settings import Settings
 
+Fetch = Callable[..., Awaitable[list[Any]]]
 _DIALECT: Final = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
@@ -47,15 +48,27 @@ def _text_of(statement: Executable) -> tuple[str, tuple[str, ...]]:
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is untyped
     """A connection with the statements that are prepared on it."""
 
+    prepares = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ready: dict[Executable, tuple[Any, tuple[str, ...]]] = {}
+        self.ready: dict[Executable, tuple[Fetch, tuple[str, ...]]] = {}
 
-    async def make_ready(self, statement: Executable) -> tuple[Any, tuple[str, ...]]:
-        """Return the prepared statement and its parameters' names."""
+    async def make_ready(self, statement: Executable) -> tuple[Fetch, tuple[str, ...]]:
+        """Return what executes the statement, prepared where that is of use, and its parameters' names."""
         text, names = _text_of(statement)
-        self.ready[statement] = found = await self.prepare(text), names
+        fetch = (await self.prepare(text)).fetch if self.prepares else partial(self.fetch, text)
+        self.ready[statement] = found = fetch, names
         return found
+
+
+class _Unprepared(_Connection):
+    """The same to a pooler that loses prepared statements: two round trips for each, of which the first asks for types.
+
+    Both go to one session, also outside of a transaction: asyncpg ends the first without a Sync.
+    """
+
+    prepares = False
 
 
 class _Session:
@@ -74,7 +87,7 @@ class _Session:
         try:
             self._connection = await self._pool.get()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:  # TimeoutError is an OSError
-            raise DatabaseError from error
+            raise refusal(getattr(error, "sqlstate", None)) from error
         finally:
             self._stages.pool_wait += perf_counter() - began
         return self
@@ -92,8 +105,8 @@ class _Session:
             if not self._begun:
                 self._begun = True
                 await connection.execute("BEGIN")
-            prepared, names = connection.ready.get(statement) or await connection.make_ready(statement)
-            rows: list[Any] = await prepared.fetch(*([values[name] for name in names] if values else ()))
+            fetch, names = connection.ready.get(statement) or await connection.make_ready(statement)
+            rows: list[Any] = await fetch(*([values[name] for name in names] if values else ()))
         finally:
             self._stages.sql += perf_counter() - began
         return rows
@@ -156,6 +169,7 @@ class AsyncpgDatabase(Database):
     def __init__(self, settings: Settings) -> None:
         self._dsn = url_of(settings).set(drivername="postgresql").render_as_string(hide_password=False)
         self._connecting = connecting(settings)
+        self._class = _Connection if settings.prepared_statements == "on" else _Unprepared
         self.pool: FairPool[_Connection] = FairPool(
             self._connect,
             size=settings.pool_size,
@@ -165,7 +179,7 @@ class AsyncpgDatabase(Database):
 
     async def _connect(self) -> _Connection:
         connection: _Connection = await asyncpg.connect(
-            self._dsn, connection_class=_Connection, record_class=_Row, **self._connecting
+            self._dsn, connection_class=self._class, record_class=_Row, **self._connecting
         )
         return connection
 
@@ -176,13 +190,13 @@ class AsyncpgDatabase(Database):
         async def prepare(connection: _Connection) -> None:
             await connection.execute("BEGIN")
             for statement, values in statements:
-                prepared, names = await connection.make_ready(statement)
-                await prepared.fetch(*[values[name] for name in names])
+                fetch, names = await connection.make_ready(statement)
+                await fetch(*[values[name] for name in names])
             await connection.execute("ROLLBACK")
 
         failed: list[BaseException] = []
         try:
-            await self.pool.open(prepare)
+            await self.pool.open(prepare, spared=asyncpg.TooManyConnectionsError)
         except* (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as errors:
             failed.append(errors)
         # Not in the block above: what is raised there comes out wrapped in a group before Python 3.11.4.

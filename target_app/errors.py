@@ -169,6 +169,12 @@ class PasswordsBusy(Unavailable):
     kind = "passwords_busy"
 
 
+class TooManyConnections(Unavailable):
+    """PostgreSQL has no connection left: its ``max_connections`` are in use."""
+
+    kind = "max_connections"
+
+
 class RedisError(Unavailable):
     """Redis is gone or too slow."""
 

@@ -12,8 +12,10 @@ from typing import Final
 # 12000 ** (1 / 52) = 1.198.
 BUCKETS: Final[tuple[float, ...]] = tuple(float(f"{0.001 * 12_000 ** (step / 52):.4g}") for step in range(53))
 
-STAGES: Final = ("pool_wait", "sql", "commit", "redis", "payment", "cpu")
-OUTCOMES: Final = ("sold", "replayed", "sold_out", "conflict", "pool_timeout", "lock_timeout", "database_error")
+STAGES: Final = ("pool_wait", "sql", "commit", "redis", "payment", "cpu", "shared_wait")
+OUTCOMES: Final = (
+    "sold", "replayed", "sold_out", "conflict", "pool_timeout", "lock_timeout", "max_connections", "database_error"
+)  # fmt: skip
 UNMATCHED: Final = "(unmatched)"
 
 MATCHES: Final = "/matches"
@@ -79,6 +81,7 @@ class Stages:
         self.redis = 0.0
         self.payment = 0.0
         self.cpu = 0.0
+        self.shared_wait = 0.0
 
 
 class RouteFigures:
@@ -103,7 +106,9 @@ class RouteFigures:
 class Figures:
     """All counters of a worker but the pool's and the runtime's."""
 
-    __slots__ = ("cache_hits", "cache_misses", "conflicts", "inflight", "of_path", "purchases", "routes")
+    __slots__ = (
+        "cache_hits", "cache_misses", "cache_shared", "conflicts", "inflight", "of_path", "purchases", "routes"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.routes = {path: RouteFigures(*answers) for path, answers in _ANSWERS.items()}
@@ -113,6 +118,7 @@ class Figures:
         self.conflicts = 0
         self.cache_hits = 0
         self.cache_misses = 0
+        self.cache_shared = 0
 
     def open_shop(self, paths: Mapping[str, str]) -> None:
         """Begin to count what a buyer uses; ``paths``: each path template and the route that it belongs to.

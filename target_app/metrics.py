@@ -74,6 +74,7 @@ class SaleCollector(Collector):
         cache = CounterMetricFamily("target_cache", "Reads of the cache.", labels=("result",))
         cache.add_metric(("hit",), figures.cache_hits)
         cache.add_metric(("miss",), figures.cache_misses)
+        cache.add_metric(("shared",), figures.cache_shared)
         yield cache
 
     def _of_runtime(self) -> Iterator[Metric]:

@@ -108,15 +108,23 @@ class FairPool(Generic[C]):
         """Return the number of connections in use."""
         return len(self._since)
 
-    async def open(self, prepare: Callable[[C], Awaitable[None]]) -> None:
-        """Open all connections that are kept and prepare each. Raises what the two raise, in a group."""
+    async def open(self, prepare: Callable[[C], Awaitable[None]], *, spared: type[Exception] | None = None) -> None:
+        """Open all connections that are kept and prepare each. Raises what the two raise, in a group.
+
+        One that cannot be opened for the reason ``spared`` is left for when it is wanted.
+        """
         async with asyncio.TaskGroup() as group:
             for _ in range(self._size):
-                group.create_task(self._open_idle(prepare))
+                group.create_task(self._open_idle(prepare, spared))
 
-    async def _open_idle(self, prepare: Callable[[C], Awaitable[None]]) -> None:
+    async def _open_idle(self, prepare: Callable[[C], Awaitable[None]], spared: type[Exception] | None) -> None:
         self._slots += 1
-        connection = await self._open()
+        try:
+            connection = await self._open()
+        except Exception as error:
+            if spared is not None and isinstance(error, spared):
+                return
+            raise
         self._idle.append(connection)  # so that it is closed, should the next step fail
         await prepare(connection)
 

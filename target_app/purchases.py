@@ -17,6 +17,7 @@ from target_app.errors import (
     RedisError,
     SaleError,
     SoldOut,
+    TooManyConnections,
     UnknownMatch,
 )
 from target_app.figures import PURCHASE, Figures
@@ -33,6 +34,7 @@ _OUTCOME_OF: Final[dict[type[SaleError], str]] = {
     Conflict: "conflict",
     PoolTimeout: "pool_timeout",
     LockTimeout: "lock_timeout",
+    TooManyConnections: "max_connections",
     DatabaseError: "database_error",
     RedisError: "database_error",  # the stores count as one
 }

@@ -19,6 +19,7 @@ Switch = Literal["on", "off"]
 Locking = Literal["none", "pessimistic", "optimistic", "atomic", "redis"]
 Payment = Literal["outside", "in_transaction"]
 DataLayer = Literal["sqlalchemy", "asyncpg"]
+Pooler = Literal["none", "pgbouncer"]
 PurchaseRoute = Literal["fastapi", "lean"]
 RoundTrips = Literal["plain", "fewest"]
 
@@ -34,6 +35,7 @@ class Settings(BaseSettings):
     pool_timeout_s: Annotated[float, Field(ge=0.05, le=60, description="wait for a connection before a 503")] = 2.0
     cache: Annotated[Switch, Field(description="matches are read through a cache in Redis")] = "on"
     cache_ttl_s: Annotated[float, Field(ge=0.05, le=3600, description="how long a cached match lives")] = 1.0
+    single_flight: Annotated[Switch, Field(description="a worker asks once for what many of its requests miss")] = "off"
     locking: Annotated[Locking, Field(description="how a purchase guards the stock; none is a race, on purpose")] = (
         "atomic"
     )
@@ -41,6 +43,7 @@ class Settings(BaseSettings):
     data_layer: Annotated[DataLayer, Field(description="what brings statements to PostgreSQL, and whose pool")] = (
         "sqlalchemy"
     )
+    pooler: Annotated[Pooler, Field(description="what stands between the connections and PostgreSQL")] = "none"
     round_trips: Annotated[
         RoundTrips, Field(description="fewest: a purchase sends as little as its locking and payment allow")
     ] = "plain"
@@ -54,11 +57,15 @@ class Settings(BaseSettings):
     validate_cost: Annotated[int, Field(ge=1, le=5_000_000, description="rounds of hashing for a validation")] = 20_000
     hold_ttl_s: Annotated[float, Field(ge=1, le=3600, description="how long a ticket stays in a cart unpaid")] = 600.0
     password_cost: Annotated[int, Field(ge=1, le=50, description="passes of argon2id over 19 MiB for a password")] = 2
+    validate_in_loop: Annotated[Switch, Field(description="off: hashing in threads, beside the event loop")] = "on"
     index: Annotated[Switch, Field(description="the index behind a buyer's tickets of a match (init-db)")] = "on"
     stock: Annotated[int, Field(ge=0, le=5_000_000, description="tickets of the hot match (init-db)")] = 1000
 
     # --- addresses ---
     database_url: Annotated[SecretStr, Field(description="postgresql://user:password@host:port/database")]
+    prepared_statements: Annotated[
+        Switch, Field(description="off: for a pooler that loses them, as PgBouncer before 1.21 does")
+    ] = "on"
     redis_url: Annotated[SecretStr, Field(description="redis://[:password@]host:port/number")]
     gate_secret: Annotated[SecretStr, Field(description="what the tokens of the gate are derived with")] = SecretStr(
         "not a secret: the gate of a load test"

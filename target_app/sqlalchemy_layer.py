@@ -12,8 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolLimitReached
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from target_app.database import Database, Values, cannot_be_used, connecting, meaning, url_of
-from target_app.errors import DatabaseError, PoolTimeout
+from target_app.database import Database, Values, cannot_be_used, connecting, meaning, refusal, url_of
+from target_app.errors import DatabaseError, PoolTimeout, TooManyConnections
 from target_app.figures import Stages
 from target_app.pool import PoolFigures, Waiting
 from target_app.settings import Settings
@@ -95,7 +95,7 @@ class SqlalchemyDatabase(Database):
             pool_size=settings.pool_size,
             max_overflow=settings.max_overflow,
             pool_timeout=settings.pool_timeout_s,
-            connect_args=connecting(settings),
+            connect_args={**connecting(settings), **_preparing(settings)},
         )
         # Same pool, no BEGIN and no ROLLBACK: a lone statement is one round trip.
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -105,7 +105,17 @@ class SqlalchemyDatabase(Database):
 
     async def open(self, warm: Iterable[tuple[Executable, Values]]) -> None:
         """See :class:`target_app.database.Database`."""
-        statements = tuple(warm)
+        failed: list[BaseException] = []
+        try:
+            await self._fill(tuple(warm))
+        except* (DBAPIError, PoolLimitReached, OSError) as errors:
+            failed.append(errors)
+        # Not in the block above: what is raised there comes out wrapped in a group before Python 3.11.4.
+        if failed:
+            raise cannot_be_used(failed[0]) from failed[0]
+
+    async def _fill(self, statements: tuple[tuple[Executable, Values], ...]) -> None:
+        """Open what the pool keeps, as far as PostgreSQL has room, and prepare ``statements`` on each connection."""
         everyone_is_open = asyncio.Barrier(self._size)
 
         async def prepare() -> None:
@@ -115,19 +125,25 @@ class SqlalchemyDatabase(Database):
                 await connection.rollback()
                 await everyone_is_open.wait()
 
-        failed: list[BaseException] = []
+        async def prepare_if_there_is_room() -> None:
+            try:
+                await prepare()
+            except DBAPIError as error:
+                if not _full(error):
+                    raise
+                await everyone_is_open.wait()
+
         try:
             # The first connection alone: SQLAlchemy learns the server's version on it, others would wait for that.
             async with self._engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._size):
-                    group.create_task(prepare())
-        except* (DBAPIError, PoolLimitReached, OSError) as errors:
-            failed.append(errors)
-        # Not in the block above: what is raised there comes out wrapped in a group before Python 3.11.4.
-        if failed:
-            raise cannot_be_used(failed[0]) from failed[0]
+        except DBAPIError as error:
+            if _full(error):
+                return
+            raise
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._size):
+                group.create_task(prepare_if_there_is_room())
 
     async def close(self) -> None:
         """Close all connections."""
@@ -153,7 +169,9 @@ class SqlalchemyDatabase(Database):
             await connection.start()
         except PoolLimitReached as error:
             raise PoolTimeout from error
-        except (DBAPIError, OSError) as error:  # whatever it says, nothing was asked of it but a connection
+        except DBAPIError as error:  # whatever it says, nothing was asked of it but a connection
+            raise refusal(getattr(error.orig, "sqlstate", None)) from error
+        except OSError as error:
             raise DatabaseError from error
         finally:
             stages.pool_wait += perf_counter() - began
@@ -169,6 +187,17 @@ class SqlalchemyDatabase(Database):
             raise _meaning(error) from error
         finally:
             await connection.close()
+
+
+def _preparing(settings: Settings) -> dict[str, Any]:
+    """Return how SQLAlchemy prepares: it names and keeps every statement, unless told to do neither."""
+    if settings.prepared_statements == "on":
+        return {}
+    return {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+
+
+def _full(error: DBAPIError) -> bool:
+    return isinstance(refusal(getattr(error.orig, "sqlstate", None)), TooManyConnections)
 
 
 def _meaning(error: DBAPIError) -> Exception:

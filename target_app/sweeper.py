@@ -13,7 +13,7 @@ from target_app import hold_queries as q
 from target_app.accounts import Accounts
 from target_app.checkout import Checkouts
 from target_app.database import Database
-from target_app.errors import Unavailable
+from target_app.errors import TooManyConnections, Unavailable
 from target_app.figures import Stages
 from target_app.holds import Holds
 from target_app.settings import Settings
@@ -39,8 +39,15 @@ class Sweeper:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Look whether an earlier life has left anything, and begin, on the running loop. Raises Unavailable."""
-        if await self._anything():
+        """Look whether an earlier life has left anything, and begin, on the running loop. Raises Unavailable.
+
+        Where PostgreSQL has no connection left the looking is done by the first sweep.
+        """
+        try:
+            anything = await self._anything()
+        except TooManyConnections:
+            anything = True
+        if anything:
             self._holds.active.set()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(_told)

@@ -11,7 +11,7 @@ from typing import NoReturn
 import hypothesis
 import pytest
 
-from ticketbench.binaries import Binaries, provide
+from ticketbench.binaries import OPTIONAL, Binaries, provide
 from ticketbench.stack.compose_file import FAMILIES, read_compose
 from ticketbench.stack.launch import Launcher, NoJournal
 from ticketbench.stack.postgres import PostgresServer
@@ -34,6 +34,12 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def binaries() -> Binaries:
     """All server programs, fetched if need be."""
     return provide()
+
+
+@pytest.fixture(scope="session")
+def all_binaries(binaries: Binaries) -> Binaries:
+    """The same with those that only some factors need."""
+    return binaries.and_more(provide(parts=OPTIONAL))
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +142,11 @@ def stack_images(docker: str) -> dict[str, str]:
     compose = read_compose(given)
     build = compose.services["app"].build
     assert build is not None
-    wanted = {service.image for service in compose.start_order(("k6",)) if service.image != "ticketbench-app:tests"}
+    wanted = {
+        service.image
+        for service in compose.start_order(("k6", "pgbouncer", "haproxy"))
+        if service.image != "ticketbench-app:tests"
+    }
     wanted.add(build.args["PYTHON_IMAGE"])
     present = subprocess.run([docker, "image", "inspect", *sorted(wanted)], capture_output=True, text=True)
     if present.returncode == 0:

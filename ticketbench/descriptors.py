@@ -43,9 +43,12 @@ def needs(plan: Plan) -> dict[str, int]:
     if plan.stack == "docker":
         return {}  # containers have limits of their own, see compose.yaml
     pools = max(_connections(variant.levels) for variant in plan.variants)
-    workers = max(int(variant.levels.get("workers", 1)) for variant in plan.variants)
+    workers = max(
+        int(variant.levels.get("workers", 1)) * int(variant.levels.get("replicas", 1)) for variant in plan.variants
+    )
     return {
         **needed,
+        **({"HAProxy": 2 * users + OTHER_FILES} if any(_balanced(variant.levels) for variant in plan.variants) else {}),
         # keep-alive spreads unevenly over workers: one may get nearly all
         "the sale": users + pools // workers + OTHER_FILES,
         "PostgreSQL": LEAST_OF_A_SERVER,
@@ -56,4 +59,9 @@ def needs(plan: Plan) -> dict[str, int]:
 
 def _connections(levels: Mapping[str, Level]) -> int:
     """Return how many connections to PostgreSQL the sale's workers may open together."""
-    return (int(levels.get("pool_size", 0)) + int(levels.get("max_overflow", 0))) * int(levels.get("workers", 1))
+    workers = int(levels.get("workers", 1)) * int(levels.get("replicas", 1))
+    return (int(levels.get("pool_size", 0)) + int(levels.get("max_overflow", 0))) * workers
+
+
+def _balanced(levels: Mapping[str, Level]) -> bool:
+    return int(levels.get("replicas", 1)) > 1 or levels.get("balancer") == "haproxy"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from ticketbench.binaries import Sighting
+from ticketbench.binaries import OPTIONAL, Sighting
 from ticketbench.leftovers import StackSeen
 from ticketbench.others import Sharer
 from ticketbench.surroundings import Folder, Surroundings
@@ -40,7 +40,12 @@ STEAL_SHARE: Final = 0.05  # analysis.validity.STEAL_SHARE
 # Reading one of these is a system call that takes a microsecond; every other source costs more or stops in sleep.
 GOOD_CLOCKS: Final = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "xen")
 
-TITLES: Final = {"k6": "k6", "postgres": "PostgreSQL", "redis": "Redis", "prometheus": "Prometheus"}
+TITLES: Final = {
+    "k6": "k6", "postgres": "PostgreSQL", "redis": "Redis", "prometheus": "Prometheus", "pgbouncer": "PgBouncer",
+    "haproxy": "HAProxy",
+}  # fmt: skip
+# What asks for a program that a run can do without.
+ASKED_BY: Final = {"pgbouncer": "pooler=pgbouncer", "haproxy": "replicas above 1 and balancer=haproxy"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ def _part(part: Sighting, seen: Surroundings) -> Check:
         if part.part == "postgres":
             what += f"; with contrib{''.join(f', {tool}' for tool in seen.postgres_tools)}"
         return Check(name, "ok", what + passed)
+    if part.part in OPTIONAL:
+        return _optional(name, part, passed)
     if part.fetchable:
         return Check(
             name,
@@ -94,6 +101,15 @@ def _part(part: Sighting, seen: Surroundings) -> Check:
             "`ticketbench doctor --provide` fetches it now",
         )
     return Check(name, "failing", f"{part.problem}{passed}", part.remedy)
+
+
+def _optional(name: str, part: Sighting, passed: str) -> Check:
+    """Say what asks for a program that is not here. It is no fault of this machine: most runs do without."""
+    asked_by = ASKED_BY[part.part]
+    if part.fetchable:
+        return Check(name, "ok", f"not here yet; only {asked_by} needs it: such a run fetches {part.fetchable}{passed}")
+    text = f"only {asked_by} needs it, on the local stack: {part.problem}{passed}"
+    return Check(name, "warning" if part.problem.startswith("TICKETBENCH_") else "ok", text, part.remedy)
 
 
 def _python(seen: Surroundings) -> Check:
@@ -145,7 +161,9 @@ def _folder(folder: Folder, seen: Surroundings) -> Check:
         "output": (LEAST_OUTPUT_BYTES, ROOMY_OUTPUT_BYTES),
     }[folder.purpose]
     # with every program at hand nothing has to be written there
-    needed = folder.purpose != "cache" or any(sighting.found is None for sighting in seen.parts)
+    needed = folder.purpose != "cache" or any(
+        sighting.found is None for sighting in seen.parts if sighting.part not in OPTIONAL
+    )
     if folder.problem:
         text = f"{where} cannot be written: {folder.problem}"
         return Check(name, "failing" if needed else "warning", text, other)

@@ -14,8 +14,8 @@ from ticketbench.model import Level
 
 Kind = Literal["int", "float", "choice"]
 # app: a setting of the target's processes. data: what the database is seeded with. load: what k6 is told. stack: what
-# its processes are given of the machine.
-Scope = Literal["app", "data", "load", "stack"]
+# its processes are given of the machine. servers: which servers stand around the target, and how they are set.
+Scope = Literal["app", "data", "load", "stack", "servers"]
 
 
 OUR_STACKS: Final = ("local", "docker")
@@ -86,6 +86,7 @@ CATALOGUE: Final[dict[str, Factor]] = {
         Factor("max_overflow", "int", "app", 0, "connections a worker may open beyond pool_size", low=0, high=200),
         Factor("pool_timeout_s", "float", "app", 2.0, "wait for a connection before answering 503", low=0.05, high=60),
         _switch("cache", "on", "matches are read through a cache in Redis"),
+        _switch("single_flight", "off", "requests of a worker that miss the cache together ask PostgreSQL once"),
         Factor("cache_ttl_s", "float", "app", 1.0, "how long a cached match lives", low=0.05, high=3600),
         Factor(
             "locking",
@@ -95,7 +96,36 @@ CATALOGUE: Final[dict[str, Factor]] = {
             "how a purchase guards the stock; none is the course project's race, kept on purpose",
             choices=("none", "pessimistic", "optimistic", "atomic", "redis"),
         ),
-        Factor("workers", "int", "app", 1, "processes that serve the sale", low=1, high=16),
+        Factor("workers", "int", "app", 1, "processes that serve the sale, in each replica", low=1, high=16),
+        Factor("replicas", "int", "servers", 1, "sales side by side; more than one are behind HAProxy", low=1, high=8),
+        Factor(
+            "balancer",
+            "choice",
+            "servers",
+            "auto",
+            "what k6 calls; auto: HAProxy in front of several replicas; haproxy: in front of a single one too",
+            choices=("auto", "haproxy"),
+        ),
+        Factor(
+            "pooler",
+            "choice",
+            "app",
+            "none",
+            "what stands between the sale and PostgreSQL; pgbouncer pools transactions",
+            choices=("none", "pgbouncer"),
+        ),
+        Factor(
+            "pooler_size", "int", "servers", 20, "connections PgBouncer keeps to PostgreSQL at most", low=1, high=200
+        ),
+        Factor(
+            "db_max_connections",
+            "int",
+            "servers",
+            300,
+            "PostgreSQL's max_connections; 10 of them are reserved for its superuser",
+            low=15,
+            high=1000,
+        ),
         Factor(
             "data_layer",
             "choice",
@@ -135,6 +165,7 @@ CATALOGUE: Final[dict[str, Factor]] = {
         ),
         Factor("hold_ttl_s", "float", "app", 600.0, "how long a ticket stays in a cart unpaid", low=1, high=3600),
         Factor("password_cost", "int", "app", 2, "passes of argon2id over 19 MiB for a password", low=1, high=50),
+        _switch("validate_in_loop", "on", "a validation hashes on the event loop; off: in threads beside it"),
         _switch("index", "on", "the index behind a buyer's tickets of a match", scope="data"),
         Factor(
             "pinning",
@@ -144,10 +175,10 @@ CATALOGUE: Final[dict[str, Factor]] = {
             "split: the load generator and the observers on cores of their own, the system on the rest",
             choices=("none", "split"),
         ),
-        _limit("app_cpus", "cores' time the sale may use; 0: no limit"),
+        _limit("app_cpus", "cores' time each replica of the sale may use; 0: no limit"),
         _limit("postgres_cpus", "cores' time PostgreSQL may use; 0: no limit"),
         _limit("redis_cpus", "cores' time Redis may use; 0: no limit"),
-        _memory("app_memory_mb", "MiB of memory the sale may use, without swap; 0: no limit"),
+        _memory("app_memory_mb", "MiB of memory each replica of the sale may use, without swap; 0: no limit"),
         _memory("postgres_memory_mb", "MiB of memory PostgreSQL may use, without swap; 0: no limit"),
         _memory("redis_memory_mb", "MiB of memory Redis may use, without swap; 0: no limit"),
         Factor("stock", "int", "data", 1000, "tickets of the hot match", low=0, high=5000000),

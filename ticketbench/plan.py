@@ -129,12 +129,17 @@ def _impossible(variant: Variant) -> list[str]:
     levels = variant.levels
     if "pool_size" not in levels:
         return []
-    wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * int(levels["workers"])
+    # whoever says how many connections there are means to see them used up
+    asked_for = levels.get("db_max_connections") != factors.get("db_max_connections").default
+    if asked_for or levels.get("pooler") == "pgbouncer":
+        return []
+    workers = int(levels["workers"]) * int(levels.get("replicas", 1))
+    wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * workers
     if wanted <= MAX_CONNECTIONS_OF_TARGET:
         return []
     return [
-        f"variant {variant.name!r} wants {wanted} connections ((pool_size + max_overflow) x workers), and PostgreSQL "
-        f"has {MAX_CONNECTIONS_OF_TARGET} for the target"
+        f"variant {variant.name!r} wants {wanted} connections ((pool_size + max_overflow) x workers x replicas), and "
+        f"PostgreSQL has {MAX_CONNECTIONS_OF_TARGET} for the target; set db_max_connections, or pooler=pgbouncer"
     ]
 
 

@@ -32,6 +32,7 @@ from ticketbench.sampler_process import SamplerProcess
 from ticketbench.sampling.phases import LoadPhase
 from ticketbench.stack import Endpoints, Stack
 from ticketbench.stack.idle import idle
+from ticketbench.stack.replicas import component_of
 from ticketbench.watch import SCRAPED_WITHIN_S, TrialWatch
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ def _prepare(this: Run, measured: Measured) -> None:
     this.emit(
         Phase("reset" if plan.external is None else "pre-flight", trial.variant, trial.position, len(plan.trials))
     )
+    sampler = _there(this.sampler)
+    sampler.between_variants()
     endpoints = this.stack.apply(plan.variant(trial.variant).levels)
     measured.endpoints = endpoints
     this.loading.join()  # nothing of ours may be at work when the load begins
@@ -166,8 +169,8 @@ def _prepare(this: Run, measured: Measured) -> None:
         this.run_record = _run_record(this, environment)
         store.save_run(this.directory, this.run_record)
         this.recorded = True
-    sampler = _there(this.sampler)
     measured.watch = TrialWatch(endpoints, sampler)
+    sampler.variant(endpoints.logs, endpoints.access, endpoints.consoles)
     for component in endpoints.components:
         sampler.watch(component.name, component.pid)
     if plan.schedules[trial.variant].window_start_s < SCRAPED_WITHIN_S:
@@ -250,7 +253,7 @@ def _read_ledger(this: Run, measured: Measured) -> None:
 
 def _idle(endpoints: Endpoints) -> bool:
     """Wait until the target has nothing under way; a dead one is not waited for."""
-    return "app" not in endpoints.dead() and idle(endpoints.app_metrics)
+    return not any(component_of(name) == "app" for name in endpoints.dead()) and idle(endpoints.app_metrics)
 
 
 def _collect(this: Run, measured: Measured) -> None:

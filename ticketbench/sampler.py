@@ -7,7 +7,8 @@ The first line of stdin is its configuration as JSON: ``{"prometheus_url", "post
 ``{"socket", "api", "names": {component: container}}``: components whose figures the Docker engine gives. Passwords come
 in this way only, so no process list shows them. Further lines are commands: ``{"watch": {"component": "k6", "pid":
 123}}`` gives a component a new root process, ``{"unwatch": "k6"}`` takes it away, ``{"phase": ...}`` says what the load
-is at (``sampling/phases.py``). The end of stdin ends the sampler, so it cannot outlive who started it.
+is at (``sampling/phases.py``), and ``{"variant": {"parts": [...], "postgres_dsn": ..., "consoles": {...}}}`` what a new
+variant consists of and where its figures are. The end of stdin ends the sampler, so it cannot outlive who started it.
 
 stdout gets one line, ``{"ready": true}``, once PostgreSQL and Redis answer and a first push was taken. stderr gets one
 JSON line for each trouble: ``{"error": ..., "source": ...}`` when a source stops answering, ``{"recovered": ...}`` when
@@ -24,7 +25,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -34,8 +35,9 @@ import redis
 
 from ticketbench.errors import EXIT_ENVIRONMENT, EXIT_OK, EXIT_USAGE
 from ticketbench.sampling.clock import Time, every
+from ticketbench.sampling.companions import Companions, ConsoleError
 from ticketbench.sampling.containers import Containers, Told
-from ticketbench.sampling.counters import Counters
+from ticketbench.sampling.health import Health, tell
 from ticketbench.sampling.host import Host
 from ticketbench.sampling.phases import Phases
 from ticketbench.sampling.postgres import Postgres
@@ -43,6 +45,8 @@ from ticketbench.sampling.push import Outbox, Rejected, Sample
 from ticketbench.sampling.redis_info import RedisInfo
 from ticketbench.sampling.throttling import Throttling
 from ticketbench.sampling.tree import ProcessTrees
+from ticketbench.stack.companions import NAMES as COMPANIONS
+from ticketbench.stack.replicas import MOST, replica
 
 _WAITS_PERIOD_S: Final = 0.1
 _PERIOD_S: Final = 1.0
@@ -51,13 +55,14 @@ _TICKS_PER_FIGURES: Final = round(_PERIOD_S / _WAITS_PERIOD_S)
 # figures that are at most two tenths of a second old, and no jitter moves a sample across the full second.
 _PROC_PHASE_S: Final = 0.85
 _REDIS_PHASE_S: Final = 0.82
+_COMPANIONS_PHASE_S: Final = 0.79
 _WAITS_PHASE_S: Final = 0.05
 _PUSH_PHASE_S: Final = 0.88
-# A server that gives no answer for so long is told of. It is not given up: a stopped one answers when it goes on, and a
-# killed one breaks the connection.
-_PATIENCE_S: Final = 2.5
 # How long the end waits for threads that are in the middle of something.
 _END_S: Final = 2.0
+
+# Parts that one variant has and another has not: their processes are expected no more when they are gone.
+OPTIONAL_PARTS: Final = (*COMPANIONS, *(replica(number) for number in range(2, MOST + 1)))
 
 Command = tuple[str, int | None]  # component, and its new root or None
 
@@ -89,6 +94,31 @@ class Configuration:
             raise ValueError(f"the configuration is not what it should be ({type(error).__name__})") from None
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What a variant consists of: its parts, where PostgreSQL is now, and the consoles of PgBouncer and HAProxy.
+
+    ``parts`` None: those that there are, as far as they are not about to be ended.
+    """
+
+    parts: tuple[str, ...] | None
+    postgres_dsn: str
+    consoles: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, line: str) -> "Variant | None":
+        """Read the command, None where it is another one. Raises ValueError, which names no value."""
+        try:
+            raw = json.loads(line).get("variant")
+            if raw is None:
+                return None
+            consoles = {str(name): str(url) for name, url in raw["consoles"].items()}
+            parts = None if raw["parts"] is None else tuple(map(str, raw["parts"]))
+            return cls(parts, str(raw["postgres_dsn"]), consoles)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a variant ({type(error).__name__})") from None
+
+
 def parse_command(line: str) -> Command:
     """Read a command. Raises ValueError."""
     try:
@@ -100,81 +130,15 @@ def parse_command(line: str) -> Command:
         raise ValueError(f"not a command: {line.strip()[:200]}") from error
 
 
-def tell(**line: object) -> None:
-    """Write one JSON line to stderr."""
-    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
-        sys.stderr.write(json.dumps(line) + "\n")
-        sys.stderr.flush()
-
-
-class _Health:
-    """What the sampler says about itself. Each source tells its trouble once, and once that it is over."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ticks: Counters[str] = Counters()
-        self._late_s = 0.0
-        self._troubled: set[str] = set()
-        self._asked_s: dict[str, float] = {}
-        for what in ("proc", "waits", "postgres", "redis"):
-            self._ticks.add(what, 0.0)
-
-    def late(self, seconds: float) -> None:
-        with self._lock:
-            self._late_s += seconds
-
-    def asked(self, what: str) -> None:
-        """Note that a source was asked just now; :meth:`ticked` or :meth:`trouble` is its answer."""
-        with self._lock:
-            self._asked_s[what] = time.monotonic()
-
-    def tell_silent(self) -> None:
-        """Tell which sources were asked long ago and have not answered."""
-        now_s = time.monotonic()
-        with self._lock:
-            silent = [what for what, since_s in self._asked_s.items() if now_s - since_s > _PATIENCE_S]
-        for what in silent:
-            self.trouble(what, TimeoutError(f"no answer for {_PATIENCE_S:g} s; still waiting"), answered=False)
-
-    def ticked(self, what: str) -> None:
-        with self._lock:
-            self._asked_s.pop(what, None)
-            self._ticks.add(what, 1.0)
-            recovered = what in self._troubled
-            self._troubled.discard(what)
-        if recovered:
-            tell(recovered=what, at=time.time())
-
-    def trouble(self, what: str, error: Exception, *, answered: bool = True) -> None:
-        with self._lock:
-            if answered:
-                self._asked_s.pop(what, None)
-            new = what not in self._troubled
-            self._troubled.add(what)
-        if new:
-            tell(error=" ".join(str(error).split()), source=what, at=time.time())
-
-    def samples(self, push_failures: int, happened: Time) -> list[Sample]:
-        with self._lock:
-            ticks: list[Sample] = [
-                ("tb_sampler_ticks_total", (("what", what),), count) for what, count in self._ticks.items()
-            ]
-            return [
-                *ticks,
-                ("tb_sampler_late_seconds_total", (), self._late_s),
-                ("tb_sampler_push_failures_total", (), push_failures),
-                ("tb_sampler_gap_seconds_total", (), happened.gap_s),
-                ("tb_sampler_clock_step_seconds_total", (), happened.stepped_s),
-            ]
-
-
 class Sampler:
     """All sources and the threads that read them. :meth:`start` raises psycopg.Error, redis.RedisError, OSError."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._variants: SimpleQueue[Variant] = SimpleQueue()
+        self._companions = Companions()
         self._stop = threading.Event()
-        self._health = _Health()
+        self._health = Health()
         self._outbox = Outbox(configuration.prometheus_url)
         self._postgres = Postgres(configuration.postgres_dsn) if configuration.postgres_dsn else None
         self._redis = RedisInfo(configuration.redis_url) if configuration.redis_url else None
@@ -206,6 +170,7 @@ class Sampler:
         self._outbox.push()
         self._spawn(self._proc, _PERIOD_S, _PROC_PHASE_S)
         self._spawn(self._push, _PERIOD_S, _PUSH_PHASE_S)
+        self._spawn(self._companion_figures, _PERIOD_S, _COMPANIONS_PHASE_S)
         if self._postgres is not None:
             self._spawn(self._waits, _WAITS_PERIOD_S, _WAITS_PHASE_S)
         if self._redis is not None:
@@ -217,6 +182,19 @@ class Sampler:
         """Take a command from stdin; it holds from the next tick on. What is a container is found by its name."""
         if command[0] not in self._contained:
             self._commands.put(command)
+
+    def variant(self, variant: Variant) -> None:
+        """Take what a variant consists of; it holds from the next tick on."""
+        if self._postgres is not None and variant.postgres_dsn:
+            self._postgres.moved(variant.postgres_dsn)
+        self._variants.put(variant)
+        if variant.parts is None:
+            return
+        if self._containers is not None:
+            self._containers.expect(("k6", *variant.parts))
+        for name in OPTIONAL_PARTS:
+            if name not in variant.parts:
+                self._commands.put((name, None))
 
     def stop(self) -> None:
         """Stop the threads, push what is left, and close the connections that nobody uses. Takes at most some seconds.
@@ -238,6 +216,8 @@ class Sampler:
             self._postgres.close()
         if self._redis is not None and self._redis_info.__name__ not in hanging:
             self._redis.close()
+        if self._companion_figures.__name__ not in hanging:
+            self._companions.close()
 
     def _spawn(self, tick: Callable[[], None], period_s: float, phase_s: float) -> None:
         thread = threading.Thread(
@@ -324,6 +304,19 @@ class Sampler:
             self._health.ticked("redis")
             self._outbox.put(self._redis.samples())
 
+    def _companion_figures(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._companions.are(self._variants.get_nowait().consoles)
+        for name, console in self._companions.each():
+            try:
+                console.tick()
+            except ConsoleError as error:
+                self._health.trouble(name, error)
+            else:
+                self._health.ticked(name)
+                self._outbox.put(console.samples())
+
     def _push(self) -> None:
         self._outbox.put(self._health.samples(self._outbox.failures, self._time))
         try:
@@ -337,7 +330,11 @@ class Sampler:
 def _listen(sampler: Sampler) -> None:
     for line in sys.stdin:
         try:
-            if not sampler.phases.take(line):
+            if sampler.phases.take(line):
+                continue
+            if (variant := Variant.parse(line)) is not None:
+                sampler.variant(variant)
+            else:
                 sampler.command(parse_command(line))
         except ValueError as error:
             tell(error=str(error), source="stdin")

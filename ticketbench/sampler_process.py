@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -118,6 +118,18 @@ class SamplerProcess:
     def unwatch(self, name: str) -> None:
         """Expect no process of component ``name`` until the next :meth:`watch`. Raises EnvironmentFailure."""
         self._send({"unwatch": name})
+
+    def variant(self, parts: Iterable[str], access: DatabaseAccess | None, consoles: Mapping[str, str]) -> None:
+        """Tell what a new variant consists of, where its PostgreSQL is, and where PgBouncer and HAProxy tell figures.
+
+        Raises EnvironmentFailure where the sampler has ended.
+        """
+        dsn = access.postgres_dsn if access else ""
+        self._send({"variant": {"parts": list(parts), "postgres_dsn": dsn, "consoles": dict(consoles)}})
+
+    def between_variants(self) -> None:
+        """Have nobody asked for figures any more who is about to be ended. Raises EnvironmentFailure as above."""
+        self._send({"variant": {"parts": None, "postgres_dsn": "", "consoles": {}}})
 
     def phase(self, phase: phases.LoadPhase | None) -> None:
         """Have the phase that begins now, or the load's end, shown in Prometheus, about a second later at most.

@@ -22,7 +22,7 @@ from typing import Final
 from packaging.requirements import InvalidRequirement, Requirement
 
 from ticketbench import __version__, docker_socket, factors, limits, machine, scenario
-from ticketbench.binaries import PARTS, Sighting, look
+from ticketbench.binaries import OPTIONAL, PARTS, Sighting, look
 from ticketbench.descriptors import OTHER_FILES
 from ticketbench.errors import EnvironmentFailure, TicketbenchError
 from ticketbench.leftovers import Leftover, StackSeen, look_around
@@ -98,8 +98,9 @@ def survey(output: Path) -> Surroundings:
 
     It raises only where no home folder is known and nothing names another one.
     """
-    with ThreadPoolExecutor(len(PARTS)) as pool:  # a program that hangs is waited for once, not once for each
-        parts = tuple(pool.map(look, PARTS))
+    looked_for = (*PARTS, *OPTIONAL)
+    with ThreadPoolExecutor(len(looked_for)) as pool:  # a program that hangs is waited for once, not once for each
+        parts = tuple(pool.map(look, looked_for))
     packages, package_problems = _packages()
     docker, docker_problem = _docker()
     ports_problem, tried = _try_ports()

@@ -82,7 +82,7 @@ def compose(docker: str) -> Program:
 def as_compose_has_it(service: Service, texts: Mapping[str, str]) -> dict[str, Any]:
     """Return a record in the words of `docker compose config --format json`."""
     health = service.healthcheck
-    assert health is not None or not service.ports
+    assert health is not None or not service.ports or service.name == "haproxy"
     return {
         "image": service.image,
         "user": service.user,
@@ -317,3 +317,18 @@ def test_a_second_up_keeps_what_was_sold_and_limits_what_it_is_told_to(up: Up) -
     [app] = json.loads(up.client("inspect", up.compose("ps", "-q", "app").strip()))
     assert app["HostConfig"]["NanoCpus"] == 500_000_000
     assert app["HostConfig"]["Memory"] == app["HostConfig"]["MemorySwap"] == 300 * 1024**2
+
+
+def test_the_remedies_come_with_their_profiles(up: Up) -> None:
+    told = {"TICKETBENCH_DATABASE_AT": "pgbouncer:6432", "TICKETBENCH_POOLER": "pgbouncer"}
+    up.compose("--profile", "pgbouncer", "--profile", "haproxy", "up", "-d", **told)
+    until(lambda: answers(f"http://{up.address('haproxy', 8080)}/ready"), "the sale answers behind HAProxy")
+    with httpx.Client(base_url=f"http://{up.address('haproxy', 8080)}", timeout=10) as buyer:
+        sold = buyer.post("/matches/4/purchases", json={"buyer": "somebody"}, headers={"Idempotency-Key": "compose-3"})
+        assert sold.status_code == 201, sold.text
+    console = f"postgresql://ticketbench:ticketbench@{up.address('pgbouncer', 6432)}/pgbouncer"
+    with psycopg.connect(console, autocommit=True, prepare_threshold=None) as connection:
+        pools = connection.execute("SHOW POOLS").fetchall()
+    assert ("tickets", "sale") in [row[:2] for row in pools]
+    figures = httpx.get(f"http://{up.address('haproxy', 8404)}/ticketbench;csv", timeout=5).text
+    assert "sale,app," in figures

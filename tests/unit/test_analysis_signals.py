@@ -52,6 +52,20 @@ def test_the_pool_is_measured_by_its_counters_of_seconds_where_there_are_any() -
     assert measured(trace.build()).signals.saturation["db_pool"].utilisation == 1.0
 
 
+def test_a_pooler_and_a_balancer_are_resources_of_the_variants_that_have_them() -> None:
+    assert not {"pgbouncer", "haproxy"} & set(measured(spike().build()).signals.saturation)
+    trace = spike()
+    trace.gauge("pgbouncer.pool_size", 20)
+    trace.counter("pgbouncer.xact_s", per_s=5)
+    trace.counter("pgbouncer.wait_s", per_s=1.5)
+    trace.gauge("haproxy.queue", 0)
+    trace.counter("cpu_s{component=haproxy}", per_s=0.2)
+    usage = measured(trace.build()).signals.saturation
+    assert (usage["pgbouncer"].utilisation, usage["pgbouncer"].queue) == (pytest.approx(0.25), pytest.approx(1.5))
+    assert usage["haproxy_cpu"].utilisation == pytest.approx(0.2)
+    assert (usage["haproxy"].utilisation, usage["haproxy"].queue) == (None, 0)
+
+
 def test_warm_up_never_counts() -> None:
     trace = spike(warmup_s=5).requests("purchase", per_s=300, latency_s=2.0, scenario="warmup", since_s=0, until_s=5)
     run = run_record(load=schedule(warmup_s=5))

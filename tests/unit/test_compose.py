@@ -6,10 +6,12 @@ import pytest
 import yaml
 
 import ticketbench
-from ticketbench import paths
+from ticketbench import factors, paths
 from ticketbench.errors import UsageError
 from ticketbench.stack.compose import Compose
 from ticketbench.stack.compose_file import FAMILIES, read_compose
+from ticketbench.stack.containers import companions
+from ticketbench.stack.pgbouncer import Pooling
 from ticketbench.stack.postgres import POSTGRES_SETTINGS
 from ticketbench.stack.servers import PROMETHEUS_OPTIONS
 
@@ -91,11 +93,14 @@ def bundled() -> Compose:
 
 
 def test_the_stack_has_these_services(bundled: Compose) -> None:
-    assert set(bundled.services) == {"app", "seed", "postgres", "redis", "prometheus", "k6", "grafana"}
+    beside = {"pgbouncer", "haproxy", "k6", "grafana"}
+    assert set(bundled.services) == {"app", "seed", "postgres", "redis", "prometheus", *beside}
     names = [service.name for service in bundled.start_order()]
     assert set(names) == {"app", "seed", "postgres", "redis", "prometheus"}
     assert names.index("postgres") < names.index("seed") < names.index("app")
     assert [service.name for service in bundled.start_order(("k6",))][-1] == "k6"
+    both = [service.name for service in bundled.start_order(("pgbouncer", "haproxy"))]
+    assert both.index("postgres") < both.index("pgbouncer") < both.index("app") < both.index("haproxy")
 
 
 def test_postgres_is_set_as_the_local_one(bundled: Compose) -> None:
@@ -105,6 +110,14 @@ def test_postgres_is_set_as_the_local_one(bundled: Compose) -> None:
     settings = dict(option.split("=", 1) for option in options[1::2])
     ours = {name: value for name, value in POSTGRES_SETTINGS.items() if name not in OF_THE_LOCAL_STACK}
     assert settings == ours | {"listen_addresses": "*"}
+
+
+def test_the_companions_are_set_as_the_local_ones(bundled: Compose) -> None:
+    """What a stack makes of them differs in passwords only, as long as no factor says otherwise."""
+    word = "ticketbench"
+    pooler = companions.pooler(("postgres", 5432), Pooling.of(factors.defaults()), sale=word, console=word)
+    assert bundled.files("pgbouncer") == pooler.files
+    assert bundled.files("haproxy") == companions.balancer(["app"], 8000, word).files
 
 
 def test_prometheus_is_set_as_the_local_one(bundled: Compose) -> None:

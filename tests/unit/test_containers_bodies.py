@@ -37,6 +37,15 @@ def test_a_project_is_named_as_compose_allows_it() -> None:
     assert MINE.container("app") == f"{MINE.project}-app-1"
 
 
+def test_a_further_replica_has_a_name_of_its_own(compose: Compose) -> None:
+    second = body(compose, "app", number=2)
+    assert second["Labels"]["com.docker.compose.service"] == "app"
+    assert second["Labels"]["com.docker.compose.container-number"] == "2"
+    [endpoint] = second["NetworkingConfig"]["EndpointsConfig"].values()
+    assert endpoint["Aliases"] == ["app-2"] == [Changes(number=2).part("app")]
+    assert MINE.container("app", 2) == f"{MINE.project}-app-2"
+
+
 def test_what_is_made_is_found_by_composes_labels_and_by_ours(compose: Compose) -> None:
     labels = body(compose, "app")["Labels"]
     assert labels["com.docker.compose.project"] == MINE.project

@@ -14,7 +14,7 @@ from ticketbench.sampling.containers import EngineError, read_stats
 from ticketbench.stack.compose import Build
 from ticketbench.stack.compose_file import read_compose
 from ticketbench.stack.containers import engine, found, images, k6, limits, project
-from ticketbench.stack.containers.stack import SERVICES, variables
+from ticketbench.stack.containers.services import SERVICES, variables
 from ticketbench.stack.containers.watch import ended_text, limit_text
 from ticketbench.stack.process import Process
 
@@ -108,8 +108,10 @@ def test_each_stack_has_passwords_of_its_own_and_its_workers_are_scraped() -> No
     one, other = (variables({"TICKETBENCH_IMAGE_K6": "mine"}, 2, "s") for _ in range(2))
     assert one["TICKETBENCH_IMAGE_K6"] == "mine"
     assert one["TICKETBENCH_METRICS_TARGETS"] == "app:9101,app:9102"
+    replicas = variables({}, 2, "s", most_replicas=2)["TICKETBENCH_METRICS_TARGETS"]
+    assert replicas == "app:9101,app:9102,app-2:9101,app-2:9102"
     secret = [name for name in one if "PASSWORD" in name]
-    assert len(secret) == 3
+    assert len(secret) == 5
     assert all(one[name] != other[name] for name in secret)
     compose = read_compose(one)
     assert set(SERVICES) <= compose.services.keys()

@@ -129,6 +129,15 @@ def test_more_connections_than_the_database_has_are_refused() -> None:
         build(varied={"pool_size": (200,)}, fixed={"workers": 2})
 
 
+def test_who_says_how_many_connections_there_are_may_want_more() -> None:
+    with pytest.raises(
+        UsageError, match=r"wants 320 connections \(\(pool_size \+ max_overflow\) x workers x replicas\)"
+    ):
+        build(fixed={"workers": 4, "replicas": 4, "pool_size": 20})
+    build(fixed={"workers": 4, "replicas": 4, "pool_size": 20, "db_max_connections": 100})
+    build(fixed={"workers": 4, "replicas": 4, "pool_size": 20, "pooler": "pgbouncer"})
+
+
 def test_a_plan_of_a_thousand_trials_is_refused() -> None:
     with pytest.raises(UsageError, match="more than 1000"):
         build(varied={"pool_size": tuple(range(1, 51)), "cache_ttl_s": (1.0, 2.0, 3.0)}, repetitions=10)

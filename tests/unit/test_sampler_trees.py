@@ -221,3 +221,18 @@ def test_a_process_may_have_any_name() -> None:
     stat = parse_stat(f"42 (a ) (b) {rest}".encode())
     assert (stat.ppid, stat.own_s, stat.reaped_s, stat.threads) == (7, 300 / TICKS_PER_S, 25 / TICKS_PER_S, 3)
     assert stat.started_s == 12345 / TICKS_PER_S
+
+
+def test_all_replicas_of_the_sale_are_one_component(started: "list[subprocess.Popen[bytes]]") -> None:
+    trees = ProcessTrees()
+    first, second = start(started, BURN, "0.1"), start(started, BURN, "0.1")
+    trees.watch("app", first.pid)
+    trees.watch("app-2", second.pid)
+    burnt(first)
+    burnt(second)
+    trees.tick()
+    assert [name for name, _ in trees.cpu_s.items()] == ["app"]
+    assert trees.cpu_s["app"] >= 0.2 - 2 * TICK_S
+    assert set(trees.roots) == {first.pid, second.pid}
+    trees.unwatch("app-2")  # the other one stays
+    assert trees.roots == {first.pid: "app"}

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from target_app.database import connecting, session_settings
 from target_app.errors import StartupError
 from target_app.settings import PREFIX, Settings, load
 from ticketbench.factors import CATALOGUE, Factor
+from ticketbench.stack import pgbouncer
 
 TARGETS = [factor for factor in CATALOGUE.values() if factor.scope in ("app", "data")]
 PROPERTIES: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
@@ -35,6 +37,22 @@ def test_a_setting_takes_what_the_catalogue_takes(factor: Factor, monkeypatch: p
     for text in texts:
         monkeypatch.setenv(PREFIX + factor.name.upper(), text)
         assert getattr(load(), factor.name) == factor.parse(text)
+
+
+def test_a_pooler_sets_in_its_sessions_what_the_sale_sets_in_its_own() -> None:
+    levels = {"synchronous_commit": "off", "pool_timeout_s": 3.0, "pooler_size": 7}
+    settings = Settings(**{name: level for name, level in levels.items() if name != "pooler_size"})
+    pooling = pgbouncer.Pooling.of(levels)
+    assert session_settings(settings) == {**pgbouncer.SESSION, "synchronous_commit": pooling.synchronous_commit}
+    text = pgbouncer.configuration(host="h", port=1, postgres=("p", 2), passwords="/f", pooling=pooling)
+    for name, value in session_settings(settings).items():
+        assert f"SET {name} = {value}" in text
+    assert "default_pool_size = 7\n" in text
+    assert "query_wait_timeout = 3\n" in text
+    # and through it the sale sends nothing that PgBouncer does not know
+    behind = connecting(settings.model_copy(update={"pooler": "pgbouncer", "prepared_statements": "off"}))
+    assert behind["server_settings"] == {"application_name": "target_app"}
+    assert behind["statement_cache_size"] == 0
 
 
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

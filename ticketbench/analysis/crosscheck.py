@@ -68,7 +68,9 @@ def strangers(trial: "TrialData", series: Series, *, own_app: bool = True) -> It
     Nobody else knows the address of an app of ours (``own_app``), so there nobody is accused. k6 does not count the
     requests of iterations that it interrupts at a scenario's end: at most one for each virtual user, which is allowed.
     """
-    answered, app = _answered(series), series.total("app.requests")
+    # HAProxy asks each replica for its health once a second, which is nobody's load
+    own = (lambda labels: labels.get("route") != "/health") if series.has("haproxy.up") else None
+    answered, app = _answered(series), series.total("app.requests", own)
     sent = trial.record.load.requests if trial.record.load else None
     if answered is None or app is None or sent is None:
         return

@@ -42,13 +42,25 @@ class Usage:
 def workers_of(levels: Mapping[str, Level], series: Series, cores: int) -> int:
     """Return how many processes serve the system. Of one that is not ours nobody knows: as many as there are cores."""
     workers = levels.get("workers", 1 if series.has("app.up") else cores)
-    return int(workers) if isinstance(workers, int | float) else 1
+    replicas = levels.get("replicas", 1)
+    if not isinstance(workers, int | float) or not isinstance(replicas, int | float):
+        return 1
+    return int(workers) * int(replicas)
 
 
 def limits_of(levels: Mapping[str, Level]) -> dict[str, float]:
-    """Return the CPU limits, in cores' time, of the components that have one: the factors ``<component>_cpus``."""
+    """Return the CPU limits, in cores' time, of the components that have one: the factors ``<component>_cpus``.
+
+    The sale's is that of each of its replicas.
+    """
     levels_of = {name: levels.get(f"{name}_cpus", 0) for name in ("app", "postgres", "redis")}
-    return {name: float(level) for name, level in levels_of.items() if isinstance(level, int | float) and level > 0}
+    replicas = levels.get("replicas", 1)
+    times = {"app": int(replicas) if isinstance(replicas, int | float) else 1}
+    return {
+        name: float(level) * times.get(name, 1)
+        for name, level in levels_of.items()
+        if isinstance(level, int | float) and level > 0
+    }
 
 
 def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usage]:
@@ -91,8 +103,30 @@ def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usag
         ),
         "other_cpu": Usage(rate("cpu_s", label(component="other")) / machine.cores, nothing, ""),
         "row_lock": Usage(nothing, _lock_waits(series, edges, length), "sessions waiting for a row"),
+        **_companions(series, edges, cpu),
         **_own(series, edges),
     }
+
+
+def _companions(series: Series, edges: Array, cpu: Callable[[str, int], Usage]) -> dict[str, Usage]:
+    """Return PgBouncer's and HAProxy's usage, of a variant that has them.
+
+    ``pgbouncer`` is a fraction of the connections that it may have to PostgreSQL, from its counters of seconds as for
+    ``db_pool``. Both programs use one core at most. HAProxy itself queues nothing as long as a replica is up.
+    """
+    found: dict[str, Usage] = {}
+    length = np.diff(edges)
+    if series.has("pgbouncer.pool_size"):
+        used = series.increase("pgbouncer.xact_s", edges) / length
+        busy = np.minimum(1.0, quotient(used, series.gauge("pgbouncer.pool_size", edges)))
+        waiting = np.asarray(series.increase("pgbouncer.wait_s", edges) / length, dtype=np.float64)
+        found["pgbouncer"] = Usage(busy, waiting, "transactions waiting for a connection")
+        found["pgbouncer_cpu"] = cpu("pgbouncer", 1)
+    if series.has("haproxy.queue"):
+        nothing = np.full(len(length), np.nan)
+        found["haproxy"] = Usage(nothing, series.gauge("haproxy.queue", edges), "requests waiting for a replica")
+        found["haproxy_cpu"] = cpu("haproxy", 1)
+    return found
 
 
 def _own(series: Series, edges: Array) -> dict[str, Usage]:

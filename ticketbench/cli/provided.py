@@ -5,7 +5,7 @@ The Docker SDK is loaded only where it is wanted.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.events import Emit, Notice
 from ticketbench.model import BinaryVersion, Level
-from ticketbench.stack import confinement
+from ticketbench.stack import companions, confinement
 from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
 from ticketbench.stack.local import LocalStack
+from ticketbench.stack.replicas import processes
 
 if TYPE_CHECKING:
     from ticketbench.stack.containers.engine import Engine
@@ -34,7 +35,7 @@ class Ready:
     @property
     def versions(self) -> tuple[BinaryVersion, ...]:
         """What the run's record says of the images."""
-        from ticketbench.stack.containers.stack import versions
+        from ticketbench.stack.containers.services import versions
 
         return versions(self.images)
 
@@ -44,13 +45,31 @@ class Ready:
 
         limits.require(self.engine, variants)
 
-    def stack(self, run_id: str, k6: Path, emit: Emit, *, keep: bool, most_workers: int) -> "DockerStack":
-        """Return the stack, not yet started."""
+    def with_services(self, services: Sequence[str], emit: Emit) -> "Ready":
+        """Return the same with the images of further services. Raises EnvironmentFailure, naming what cannot be had."""
+        from ticketbench.stack.compose_file import read_compose
+        from ticketbench.stack.containers.images import Images
+
+        more = Images(self.engine, emit).provide(read_compose(os.environ), services)
+        return replace(self, images={**self.images, **more})
+
+    def stack(
+        self, run_id: str, k6: Path, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool
+    ) -> "DockerStack":
+        """Return the stack for these variants, not yet started."""
         from ticketbench.stack.compose_file import read_compose
         from ticketbench.stack.containers.stack import DockerStack
 
         return DockerStack(
-            run_id, self.engine, self.images, k6, read_compose, emit, keep=keep, most_workers=most_workers
+            run_id,
+            self.engine,
+            self.images,
+            k6,
+            read_compose,
+            emit,
+            keep=keep,
+            most_workers=max(int(levels.get("workers", 1)) for levels in variants),
+            most_replicas=max(int(levels.get("replicas", 1)) for levels in variants),
         )
 
 
@@ -72,7 +91,7 @@ def _ready(emit: Emit) -> Ready:
     from ticketbench.stack.compose_file import read_compose
     from ticketbench.stack.containers.engine import connect
     from ticketbench.stack.containers.images import Images
-    from ticketbench.stack.containers.stack import SERVICES
+    from ticketbench.stack.containers.services import SERVICES
 
     problems = _limits_behind_factors(os.environ)
     try:
@@ -113,20 +132,27 @@ class Provided:
         """What the run's record says of the programs that take part."""
         return self.binaries.versions if self.docker is None else self.docker.versions
 
-    def require(self, variants: Iterable[Mapping[str, Level]]) -> None:
-        """Raise EnvironmentFailure where this machine cannot do what one of these levels asks for."""
+    def for_variants(self, variants: Sequence[Mapping[str, Level]], emit: Emit) -> "Provided":
+        """Return the same with what only some variants need: PgBouncer, HAProxy.
+
+        Raises EnvironmentFailure where this machine cannot do, or cannot get, what one of these levels asks for.
+        """
+        if self.name == "external":
+            return self
+        optional = companions.all_wanted(variants)
         if self.docker is not None:
             self.docker.require(variants)
-        else:
-            confinement.require(variants)
+            return replace(self, docker=self.docker.with_services(optional, emit))
+        confinement.require(variants)
+        return replace(self, binaries=self.binaries.and_more(binaries_module.provide(emit, optional)))
 
     def stack(
         self, run_id: str, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool
     ) -> "LocalStack | DockerStack":
         """Return a stack of our own for these variants, not yet started."""
-        most_workers = max(int(levels["workers"]) for levels in variants)
         if self.docker is not None:
-            return self.docker.stack(run_id, self.k6, emit, keep=keep, most_workers=most_workers)
+            return self.docker.stack(run_id, self.k6, variants, emit, keep=keep)
+        most_workers = max(processes(levels) for levels in variants)
         return LocalStack(run_id, self.binaries, emit, keep=keep, most_workers=most_workers)
 
 

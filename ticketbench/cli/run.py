@@ -52,7 +52,7 @@ def run(options: RunOptions) -> int:
         provided = provide(asked.request.stack, draw)
         request = replace(asked.request, stack=provided.name)
         plan = _plan(request, asked.script, provided.k6)
-        provided.require(variant.levels for variant in plan.variants)
+        provided = provided.for_variants([variant.levels for variant in plan.variants], draw)
         descriptors.require(plan)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
@@ -82,8 +82,8 @@ def _resume(options: RunOptions, run_folder: str) -> int:
                 draw.close()
                 return _conclude(undertaking, options, None, signals)
             provided = provide(resumed.plan.stack, draw)
+            provided = provided.for_variants([variant.levels for variant in resumed.plan.variants], draw)
             require_unchanged(resumed, provided.k6, provided.versions)
-            provided.require(variant.levels for variant in resumed.plan.variants)
             descriptors.require(resumed.plan)
             return _measure(undertaking, options, provided, draw, signals)
 

@@ -41,7 +41,7 @@ def up(*, stack: str | None, fixed: Sequence[str], as_json: bool) -> int:
         if problems := planning.contradictions(planning.Request(UP, fixed=levels, stack=provided.name)):
             raise UsageError(*problems, hint=FACTORS_HINT)
         whole = {**factors.defaults(), **levels}
-        provided.require([whole])
+        provided = provided.for_variants([whole], draw)
         made = provided.stack(UP, [whole], draw, keep=True)
         try:
             draw(Phase("start", f"PostgreSQL, Redis and Prometheus on the {provided.name} stack"))

@@ -26,6 +26,9 @@ _PLUMBING: Final = frozenset({"__name__", "instance", "job"})
 # The sampler pushes each second; what is older than this is not the present. Longer than a push may be late on an
 # overloaded machine, which is when its figures matter most.
 _SILENT_S: Final = 5.0
+# Servers that only some variants have, and how many rows around a reading of one its figures are of the present.
+_COMPANIONS: Final = ("pgbouncer", "haproxy")
+_NEAR_ROWS: Final = 3
 
 
 class Frame:
@@ -164,14 +167,32 @@ def add_sampler(frame: Frame, answers: Iterable[Answer], taken: Iterable[Answer]
 
     There is one sampler, so nothing is summed and no gap is filled. Unlike a scrape that fails, a sampler that ends
     leaves no mark behind, and Prometheus repeats its last figures for minutes: rows with such old ones are left empty.
+    So are those of PgBouncer and HAProxy, which another variant had, where they were not read.
     """
     silent = np.ones(frame.rows, dtype=bool)
     for answer in taken:
         for t, at_s in answer.get("values", ()):
             if float(t) - float(at_s) <= _SILENT_S:
                 silent[frame.row(float(t))] = False
+    answers = list(answers)
+    unread = {name: _unread(frame, answers, name) for name in _COMPANIONS}
     for answer in answers:
         metric = answer["metric"]["__name__"]
         values = frame.values(answer)
         values[silent] = np.nan
+        for name in _COMPANIONS:
+            of = (answer["metric"].get("component"), answer["metric"].get("what", "").removeprefix("container "))
+            if metric.startswith(f"tb_{name}_") or name in of:
+                values[unread[name]] = np.nan
         frame.add(column(sampler_column(metric), _labels(answer["metric"])), values)
+
+
+def _unread(frame: Frame, answers: Iterable[Answer], name: str) -> NDArray[np.bool_]:
+    """Return the rows in whose neighbourhood the sampler has not read the figures of a companion."""
+    alive = np.zeros(frame.rows, dtype=bool)
+    for answer in answers:
+        if answer["metric"]["__name__"] == "tb_sampler_ticks_total" and answer["metric"].get("what") == name:
+            ticks = frame.values(answer)
+            for row in np.flatnonzero(np.diff(ticks) > 0):
+                alive[max(0, row + 1 - _NEAR_ROWS) : row + 2 + _NEAR_ROWS] = True
+    return ~alive

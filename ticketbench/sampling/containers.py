@@ -9,7 +9,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from ticketbench.docker_socket import SocketConnection
 from ticketbench.sampling.counters import Counters
+from ticketbench.stack.replicas import component_of
 
 _PATIENCE_S: Final = 4.0
 # A container that is not there (k6's between two trials, the target's while it is made anew) is looked for this often.
@@ -60,38 +61,58 @@ class Containers:
 
     def __init__(self, path: str, api: str, names: Mapping[str, str], proc: Path = Path("/proc")) -> None:
         self.names = dict(names)
-        self._streams = [_Stream(path, api, component, name, proc) for component, name in names.items()]
+        shared: dict[str, _Shared] = {}
+        self._streams = {
+            part: _Stream(path, api, part, name, proc, shared.setdefault(component_of(part), _Shared()))
+            for part, name in names.items()
+        }
 
     def start(self, told: Told) -> None:
         """Begin to listen, each stream in a thread of its own."""
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.start(told)
+
+    def expect(self, parts: Iterable[str]) -> None:
+        """Look for these only, from now on: the others are not there, and to look for them costs the engine."""
+        wanted = set(parts)
+        for part, stream in self._streams.items():
+            stream.expected = part in wanted
 
     @property
     def unseen_s(self) -> float:
         """The CPU seconds of components whose processes cannot be seen from here."""
-        return sum(stream.unseen_s for stream in self._streams)
+        return sum(stream.unseen_s for stream in self._streams.values())
 
     def stop(self) -> None:
         """Listen no more."""
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.stop()
 
 
-class _Stream:
-    """The figures of one component."""
+class _Shared:
+    """What the containers of one component come to: it has several where the sale has replicas."""
 
-    def __init__(self, path: str, api: str, component: str, name: str, proc: Path) -> None:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.cpu_s: Counters[str] = Counters()  # by container: each that bore one of the names
+        self.throttled_s: Counters[str] = Counters()
+        self.memory_bytes: dict[str, float] = {}  # by part, of those that are there
+        self.limited = False
+
+
+class _Stream:
+    """The figures of one part. Those of its component are told by the part that bears the component's name."""
+
+    def __init__(self, path: str, api: str, component: str, name: str, proc: Path, shared: _Shared) -> None:
         self.unseen_s = 0.0
+        self.expected = True
+        self._shared = shared
         self._path = path
         self._api = api
         self._component = component
         self._name = name
         self._proc = proc
-        self._cpu_s: Counters[str] = Counters()  # by container: each that bore the name
-        self._throttled_s: Counters[str] = Counters()
         self._container = ""
-        self._limited = False
         self._seen = False
         self._stop = threading.Event()
         self._connection: SocketConnection | None = None
@@ -110,6 +131,9 @@ class _Stream:
         # one that was there before us has burnt what is none of ours; one that comes later is counted from its start
         baseline = True
         while not self._stop.is_set():
+            if not self.expected:
+                self._stop.wait(_LOOK_S)
+                continue
             try:
                 for figures in self._figures():
                     self._take(figures, told, baseline=baseline)
@@ -119,6 +143,8 @@ class _Stream:
             baseline = False
             if self._container:
                 self._container, self._seen = "", False
+                with self._shared.lock:
+                    self._shared.memory_bytes.pop(self._component, None)
                 told.process(self._component, None)
             self._stop.wait(_LOOK_S)
 
@@ -140,21 +166,24 @@ class _Stream:
             pid = self._pid()
             self._seen = pid is not None
             told.process(self._component, pid)
-        before_s = self._cpu_s.sum()
-        self._cpu_s.read(figures.container, figures.cpu_s, baseline=baseline)
-        if figures.throttled_s is not None:
-            self._throttled_s.read(figures.container, figures.throttled_s, baseline=baseline)
-            self._limited = True
-        if not self._seen:
-            self.unseen_s += self._cpu_s.sum() - before_s
-        labels = (("component", self._component),)
-        samples: list[Sample] = [
-            ("tb_cpu_seconds_total", labels, self._cpu_s.sum()),
-            ("tb_memory_bytes", labels, figures.memory_bytes),
-        ]
-        if self._limited:
-            samples.append(("tb_cpu_throttled_seconds_total", labels, self._throttled_s.sum()))
-        told.figures(self._component, samples)
+        shared, labels = self._shared, (("component", self._component),)
+        with shared.lock:
+            before_s = shared.cpu_s.sum()
+            shared.cpu_s.read(figures.container, figures.cpu_s, baseline=baseline)
+            if figures.throttled_s is not None:
+                shared.throttled_s.read(figures.container, figures.throttled_s, baseline=baseline)
+                shared.limited = True
+            shared.memory_bytes[self._component] = figures.memory_bytes
+            if not self._seen:
+                self.unseen_s += shared.cpu_s.sum() - before_s
+            samples: list[Sample] = [
+                ("tb_cpu_seconds_total", labels, shared.cpu_s.sum()),
+                ("tb_memory_bytes", labels, sum(shared.memory_bytes.values())),
+            ]
+            if shared.limited:
+                samples.append(("tb_cpu_throttled_seconds_total", labels, shared.throttled_s.sum()))
+        # one voice for each series: two samples of one millisecond would be refused
+        told.figures(self._component, samples if component_of(self._component) == self._component else [])
 
     def _pid(self) -> int | None:
         """Return the first process of the container, None where it cannot be seen from here."""

@@ -75,6 +75,16 @@ def shorten(text: str) -> str:
     return line if len(line) <= _STATEMENT_CHARS else line[: _STATEMENT_CHARS - 3] + "..."
 
 
+def _conninfo(dsn: str) -> str:
+    return make_conninfo(
+        dsn,
+        dbname=MAINTENANCE_DATABASE,
+        application_name=APPLICATION_NAME,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        options="-c statement_timeout=3000 -c jit=off",
+    )
+
+
 class Postgres:
     """Samples of one server. :meth:`connect` once, then call :meth:`waits` and :meth:`figures` from one thread.
 
@@ -82,13 +92,9 @@ class Postgres:
     """
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = make_conninfo(
-            dsn,
-            dbname=MAINTENANCE_DATABASE,
-            application_name=APPLICATION_NAME,
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            options="-c statement_timeout=3000 -c jit=off",
-        )
+        self._given = dsn
+        self._dsn = _conninfo(dsn)
+        self._moved_to = ""
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._retry_at_s = 0.0
         self._statements = False
@@ -130,6 +136,16 @@ class Postgres:
         self._connection = connection
         self._seen_at_s = None
 
+    def moved(self, dsn: str) -> None:
+        """Connect there at the next look: the same server was started again. From any thread."""
+        self._moved_to = dsn
+
+    def _follow(self) -> None:
+        dsn, self._moved_to = self._moved_to, ""
+        if dsn and dsn != self._given:
+            self.close()
+            self._given, self._dsn, self._retry_at_s = dsn, _conninfo(dsn), 0.0
+
     def close(self) -> None:
         """Close the connection. Idempotent."""
         if self._connection is not None:
@@ -155,6 +171,7 @@ class Postgres:
 
     def waits(self) -> None:
         """Count each backend of the target's database for the time since the last look, by what it is doing."""
+        self._follow()
         rows = self._query(_WAITS, TARGET_DATABASE)
         now_s = time.monotonic()
         span_s = 0.0 if self._seen_at_s is None else min(now_s - self._seen_at_s, _LONGEST_TICK_S)

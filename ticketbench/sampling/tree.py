@@ -15,6 +15,7 @@ from typing import Final
 
 from ticketbench.sampling.counters import Counters
 from ticketbench.sampling.proc import PAGE_BYTES, TICKS_PER_S, File, parse_stat, process_ids, run_delay_s
+from ticketbench.stack.replicas import component_of
 
 # Processes that are none of ours are looked at again after so many ticks, in case their pid was given to another one.
 _FOREIGN_TICKS: Final = 10
@@ -59,6 +60,7 @@ class ProcessTrees:
         self.cpu_s: Counters[str] = Counters()
         self.delay_s: Counters[str] = Counters()
         self._roots: dict[int, str] = {}
+        self._root_names: dict[int, str] = {}  # as they were given: each replica of the sale has its own
         self._names: list[str] = []
         self._ours: dict[int, _Process] = {}
         self._foreign: set[int] = set()
@@ -72,7 +74,12 @@ class ProcessTrees:
         return self._roots
 
     def add_root(self, name: str, pid: int) -> None:
-        """Count the tree of ``pid`` as ``name``, besides the roots that it has already."""
+        """Count the tree of ``pid`` as ``name``, besides the roots that it has already.
+
+        The replicas of the sale, ``app`` and ``app-2``, are one component.
+        """
+        self._root_names[pid] = name
+        name = component_of(name)
         self._roots[pid] = name
         if name not in self._names:
             self._names.append(name)
@@ -89,7 +96,8 @@ class ProcessTrees:
 
     def unwatch(self, name: str) -> None:
         """Expect no further root of ``name``; its counters stay where they are."""
-        self._roots = {pid: owner for pid, owner in self._roots.items() if owner != name}
+        for pid in [pid for pid, owner in self._root_names.items() if owner == name]:
+            del self._roots[pid], self._root_names[pid]
 
     def memory_bytes(self) -> dict[str, int]:
         """Return resident memory by component: private pages of all its processes, and the largest shared part once.

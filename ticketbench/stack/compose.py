@@ -121,9 +121,10 @@ class ConfigUse(Record):
 
 
 class Dependency(Record):
-    """What another service must have reached before this one starts."""
+    """What another service must have reached before this one starts; if it is one of those wanted, unless required."""
 
     condition: Literal["service_started", "service_completed_successfully"]
+    required: bool = True
 
 
 class Health(Record):

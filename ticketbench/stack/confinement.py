@@ -8,11 +8,15 @@ from ticketbench import isolation
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.isolation import CORES, CpuGroup
 from ticketbench.model import Level
+from ticketbench.stack.companions import NAMES as COMPANIONS
 from ticketbench.stack.process import descendants, identify
+from ticketbench.stack.replicas import component_of
 from ticketbench.stack.state import StateFile
 
-# The system under test. Whatever else is ours, k6 and the sampler too, belongs to the load generator's side.
+# The parts of the system under test that can be limited, each replica of the sale by itself.
 SYSTEM: Final = ("app", "postgres", "redis")
+# All of it. Whatever else is ours, k6 and the sampler too, belongs to the load generator's side.
+WHOLE_SYSTEM: Final = (*SYSTEM, *COMPANIONS)
 
 
 def require(variants: Iterable[Mapping[str, Level]]) -> None:
@@ -43,8 +47,10 @@ class Confinement:
         started meanwhile may escape. A level that is not there is lifted. Raises EnvironmentFailure.
         """
         try:
-            for name, cpus in _limits(levels).items():
-                self._limit(name, cpus, pids.get(name))
+            limits = _limits(levels)
+            for name in dict.fromkeys((*limits, *pids, *self._groups)):
+                if component_of(name) in limits:
+                    self._limit(name, limits[component_of(name)], pids.get(name))
         except OSError as error:
             raise EnvironmentFailure(
                 f"the CPU of a component cannot be limited: {error.filename}: {error.strerror}",
@@ -71,7 +77,7 @@ class Confinement:
             return
         self._pinned = wanted
         split = isolation.split() if wanted else None
-        system = {pid for name in SYSTEM if name in pids for pid in _tree(pids[name])}
+        system = {pid for name, root in pids.items() if component_of(name) in WHOLE_SYSTEM for pid in _tree(root)}
         isolation.pin(system, CORES if split is None else split.system)
         isolation.pin(set(_tree(os.getpid())) - system, CORES if split is None else split.generator)
 

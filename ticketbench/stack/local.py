@@ -5,18 +5,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ticketbench import factors, interrupts
 from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, ignore
 from ticketbench.model import Level
+from ticketbench.stack import haproxy, pgbouncer
+from ticketbench.stack.companions import Companions
 from ticketbench.stack.confinement import Confinement
+from ticketbench.stack.haproxy import HaproxyServer
 from ticketbench.stack.launch import Launcher, not_root
-from ticketbench.stack.postgres import PostgresServer
+from ticketbench.stack.pgbouncer import PgBouncerServer, Pooling
+from ticketbench.stack.postgres import POSTGRES_SETTINGS, PostgresServer
 from ticketbench.stack.process import remedy
 from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
+from ticketbench.stack.replicas import SALE, Replicas, balanced, processes, replicas
 from ticketbench.stack.reset import Data
 from ticketbench.stack.servers import (
     LOOPBACK,
@@ -27,8 +32,9 @@ from ticketbench.stack.servers import (
 )
 from ticketbench.stack.state import Access, StateFile, remove, take_down_leftovers
 from ticketbench.stack.stopped import StoppedWatch, failure
-from ticketbench.stack.target import MetricsPortBusyError, Target, environment, init_database
+from ticketbench.stack.target import MetricsPortBusyError, environment, init_database
 
+SERVERS: Final = ("postgres", "redis", "prometheus")
 # Prometheus acts on a new target list only every 5 s (measured: 4.6 to 6.1 s), so it is told the metrics ports of all
 # workers that there can be before it starts, and every target uses the first ones. Each closed port among them costs
 # 0.04 % of a core (measured), 16 of them four times as much as the scrape of a worker: whoever knows how many workers
@@ -41,7 +47,8 @@ class LocalStack:
 
     Everything lies in one folder below the state folder and ends with this process, unless ``keep``. Use it from the
     main thread: the servers are tied to the thread that starts them. ``dead()`` of the endpoints may be called from
-    anywhere. ``most_workers`` is the largest level of ``workers`` that :meth:`apply` will be given.
+    anywhere. ``most_workers`` is how many workers all replicas of a variant that :meth:`apply` will be given have at
+    most.
     """
 
     def __init__(
@@ -68,7 +75,10 @@ class LocalStack:
         self._prometheus: PrometheusServer | None = None
         self._postgres: PostgresServer | None = None
         self._data: Data | None = None
-        self._target: Target | None = None
+        self._target: Replicas | None = None
+        self._companions = Companions()
+        self._companion_folders: dict[str, Path] = {}
+        self._max_connections = int(POSTGRES_SETTINGS["max_connections"])
 
     @property
     def stack_id(self) -> str:
@@ -111,7 +121,7 @@ class LocalStack:
         prometheus.scrape(self._scraped())
         prometheus.launch()
         postgres = self._postgres = PostgresServer(
-            self._binaries.postgres, self._postgres_folder(), self._launcher, log=self._logs / "postgres.log"
+            self._binaries.postgres, self._rootless_folder("postgres"), self._launcher, log=self._logs / "postgres.log"
         )
         postgres.prepare()
         postgres.launch()
@@ -120,16 +130,16 @@ class LocalStack:
         self._file.listens({server.name: server.port for server in (store, prometheus, postgres)})
         self._data = Data(postgres.at, store.at)
         self._data.prepare()
-        self._target = Target(self._make_folder("app"), self._launcher, log=self._logs / "app.log")
+        self._target = Replicas(self._make_folder(SALE), self._launcher, self._logs)
 
     def _make_folder(self, name: str) -> Path:
         folder = self._folder / name
         folder.mkdir(mode=0o700)
         return folder
 
-    def _postgres_folder(self) -> Path:
+    def _rootless_folder(self, name: str) -> Path:
         if not not_root().owns_files:
-            return self._make_folder("postgres")
+            return self._make_folder(name)
         # it will really run as another user, who cannot pass through the state folder
         folder = Path(tempfile.mkdtemp(prefix="ticketbench-"))
         self._file.add_folder(folder)
@@ -144,7 +154,7 @@ class LocalStack:
             prometheus_url=prometheus.url, access=self._access(data), components=self._components(with_target=False)
         )
 
-    def _started(self) -> tuple[RedisServer, PrometheusServer, PostgresServer, Data, Target]:
+    def _started(self) -> tuple[RedisServer, PrometheusServer, PostgresServer, Data, Replicas]:
         if (
             self._redis is None
             or self._prometheus is None
@@ -163,7 +173,8 @@ class LocalStack:
         store, prometheus, postgres, _, target = self._started()
         parts = {"postgres": postgres.launched, "redis": store.launched, "prometheus": prometheus.launched}
         if with_target:
-            parts["app"] = target.launched
+            parts |= {each.component: each.launched for each in target.each()}
+            parts |= {each.name: each.launched for each in self._companions.each()}
         return tuple(Component(name, part.process.pid) for name, part in parts.items() if part is not None)
 
     def apply(self, levels: Mapping[str, Level]) -> Endpoints:
@@ -177,31 +188,37 @@ class LocalStack:
             return self._apply(levels)
 
     def _apply(self, levels: Mapping[str, Level]) -> Endpoints:
+        workers = processes(levels)
+        if workers > self._most_workers:
+            raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
         store, prometheus, _, data, target = self._started()
+        self._companions.stop()
         target.stop()
+        self._forget_variant()
+        self._give_connections(int(levels.get("db_max_connections", self._max_connections)))
         self._confinement.apply({}, self._pids())  # the reset is nobody's measurement, and need not be slow
         seed = factors.of_scope(levels, "data")
         data.reset(seed, lambda url: self._fill(seed, url))
-        env = environment({**factors.of_scope(levels, "app"), **seed}, data.target_dsn(), store.url)
-        workers = int(levels.get("workers", 1))
-        if workers > self._most_workers:
-            raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
-        settings, began_s = self._start_target(env, workers)
+        database_url, more = self._start_pooler(levels)
+        env = environment({**factors.of_scope(levels, "app"), **seed, **more}, database_url, store.url)
+        settings, began_s = self._start_target(env, replicas(levels), workers)
+        base_url = self._start_balancer(levels)
         # last of all: its start is not measured either, and what it started until now is found below it
         self._confinement.apply(levels, self._pids())
         ports = self._metrics_ports[:workers]
         if self._keep:
             self._file.reachable(
                 Access(
-                    base_url=target.base_url,
+                    base_url=base_url,
                     prometheus_url=prometheus.url,
                     postgres_dsn=data.superuser_dsn,
                     redis_url=store.url,
                 )
             )
-        self._file.listens({"app": target.port})
+        self._file.listens({each.component: each.port for each in target.each()})
+        self._file.listens({each.name: each.port for each in self._companions.each()})
         return Endpoints(
-            base_url=target.base_url,
+            base_url=base_url,
             prometheus_url=prometheus.url,
             access=self._access(data),
             components=self._components(with_target=True),
@@ -209,10 +226,75 @@ class LocalStack:
             k6_command=(str(self._binaries.k6),),
             binaries=self._binaries.versions,
             settings=settings,
-            logs={name: self._logs / f"{name}.log" for name in ("app", "postgres", "redis", "prometheus")},
+            logs={name: self._logs / f"{name}.log" for name in self._pids()},
             dead=self.dead,
             unscraped=lambda: self._unscraped(workers, began_s),
+            consoles=self._consoles(),
         )
+
+    def _forget_variant(self) -> None:
+        """Write down that what only the last variant had is gone."""
+        for item in self._file.state.processes:
+            if item.component not in SERVERS:
+                self._file.ended(item.component)
+
+    def _give_connections(self, most: int) -> None:
+        """Have PostgreSQL allow ``most`` connections, for which it has to be started again where it allows others."""
+        _, _, postgres, data, _ = self._started()
+        if most != self._max_connections:
+            postgres.restart({"max_connections": str(most)})
+            self._max_connections = most
+            data.moved(postgres.at)
+            self._file.listens({postgres.name: postgres.port})
+
+    def _start_pooler(self, levels: Mapping[str, Level]) -> tuple[str, dict[str, Level]]:
+        """Return where the sale finds its database, behind PgBouncer if asked, and the settings that go with it."""
+        _, _, postgres, data, _ = self._started()
+        if not pgbouncer.asked(levels):
+            return data.target_dsn(), {}
+        server = PgBouncerServer(
+            self._binaries.program(pgbouncer.NAME),
+            self._companion_folder(pgbouncer.NAME),
+            self._launcher,
+            log=self._logs / f"{pgbouncer.NAME}.log",
+            postgres=postgres.at,
+            sale=data.password,
+            pooling=Pooling.of(levels),
+        )
+        self._companions.start(server)
+        return data.target_dsn(through=server.here.at), {"prepared_statements": "on" if server.prepares else "off"}
+
+    def _start_balancer(self, levels: Mapping[str, Level]) -> str:
+        """Return where k6 finds the sale: HAProxy in front of all replicas if asked, else the only one."""
+        target = self._started()[-1]
+        places = {each.component: each.base_url for each in target.each()}
+        if not balanced(levels):
+            return places[SALE]
+        server = HaproxyServer(
+            self._binaries.program(haproxy.NAME),
+            self._companion_folder(haproxy.NAME),
+            self._launcher,
+            log=self._logs / f"{haproxy.NAME}.log",
+            replicas={name: url.removeprefix("http://") for name, url in places.items()},
+        )
+        self._companions.start(server)
+        return server.base_url
+
+    def _companion_folder(self, name: str) -> Path:
+        folder = self._companion_folders.get(name)
+        if folder is None:
+            folder = self._companion_folders[name] = self._rootless_folder(name)
+        return folder
+
+    def _consoles(self) -> dict[str, str]:
+        """Return where the companions tell their figures."""
+        found = {}
+        for server in self._companions.each():
+            if isinstance(server, PgBouncerServer):
+                found[server.name] = server.here.console
+            elif isinstance(server, HaproxyServer):
+                found[server.name] = server.figures
+        return found
 
     def _pids(self) -> dict[str, int]:
         return {component.name: component.pid for component in self._components(with_target=True)}
@@ -222,15 +304,17 @@ class LocalStack:
         env = environment(seed, url, store.url)
         init_database(self._launcher, env, self._folder / "app", log=self._logs / "init-db.log")
 
-    def _start_target(self, env: Mapping[str, str], workers: int) -> tuple[dict[str, str], float]:
-        """Start the target until its workers got their metrics ports.
+    def _start_target(
+        self, env: Mapping[str, str], names: tuple[str, ...], workers: int
+    ) -> tuple[dict[str, str], float]:
+        """Start the replicas of these names, with so many workers together, until all got their metrics ports.
 
         Return the servers' settings, read meanwhile, and when its start began (Unix seconds).
         """
         _, prometheus, _, data, target = self._started()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             began_s = time.time()
-            target.launch(env, self._metrics_ports[:workers])
+            target.launch(names, env, self._metrics_ports[:workers])
             settings = data.settings()
             try:
                 target.await_ready()
@@ -261,19 +345,20 @@ class LocalStack:
         return ", ".join(told)
 
     def _fail_if_dead(self) -> None:
-        died = {name: why for name, why in self.dead().items() if name != "app"}
+        died = {name: why for name, why in self.dead().items() if name in SERVERS}
         if died:
             raise EnvironmentFailure("; ".join(f"{name} died: {why}" for name, why in died.items()))
 
     def dead(self) -> dict[str, str]:
         """Return the components that should run and do not, each with how it ended and its last log lines."""
-        parts = {
-            "app": self._target,
+        servers: dict[str, Any] = {
             "postgres": self._postgres,
             "redis": self._redis,
             "prometheus": self._prometheus,
+            **{each.name: each for each in self._companions.each()},
         }
-        found = {name: part.dead() for name, part in parts.items() if part is not None}
+        sales = {} if self._target is None else {each.component: each for each in self._target.each()}
+        found = {name: part.dead() for name, part in {**sales, **servers}.items() if part is not None}
         return {name: why for name, why in found.items() if why is not None}
 
     def stop(self) -> None:
@@ -286,7 +371,10 @@ class LocalStack:
             remove(self._file.state)
             self._launcher.reap()
             # from now on nothing of it should run, so nothing of it is dead
-            for part in (self._target, self._prometheus, self._redis, self._postgres):
+            self._companions.forget()
+            if self._target is not None:
+                self._target.forget()
+            for part in (self._prometheus, self._redis, self._postgres):
                 if part is not None:
                     part.launched = None
 

@@ -67,7 +67,8 @@ class Endpoints:
     ``access`` None: there is no ledger to read. ``addresses``, ``headers`` and ``source`` are those of a system that is
     somebody else's: where k6 may go, what it sends along, and the Prometheus that holds the system's own series.
     ``base_url`` is the target as k6 reaches it. ``packages`` are the versions that the target runs on, None where they
-    are the ones installed here.
+    are the ones installed here. ``consoles`` maps pgbouncer and haproxy, where a variant has them, to the addresses of
+    their figures, secrets included.
     """
 
     base_url: str
@@ -85,6 +86,7 @@ class Endpoints:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: SeriesSource | None = None
     packages: Mapping[str, str] | None = None
+    consoles: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def own_access(self) -> DatabaseAccess:

@@ -63,9 +63,18 @@ class Data:
         """The superuser's URL of the target's database."""
         return self._postgres.dsn(DATABASE)
 
-    def target_dsn(self, database: str = DATABASE) -> str:
-        """Return the target's own URL of a database."""
-        return self._inside.dsn(database, user=ROLE, password=self._password)
+    def target_dsn(self, database: str = DATABASE, through: PostgresAt | None = None) -> str:
+        """Return the target's own URL of a database, ``through`` what stands before PostgreSQL if anything does."""
+        return (through or self._inside).dsn(database, user=ROLE, password=self._password)
+
+    @property
+    def password(self) -> str:
+        """The password of the target's role."""
+        return self._password
+
+    def moved(self, postgres: PostgresAt, inside: PostgresAt | None = None) -> None:
+        """Take note that the same PostgreSQL was started again, at another address."""
+        self._postgres, self._inside = postgres, inside or postgres
 
     def prepare(self) -> None:
         """Make the target's role, or give the one that is there a new password. Raises EnvironmentFailure."""

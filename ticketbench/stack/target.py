@@ -25,6 +25,10 @@ READY_TIMEOUT_S: Final = 60.0
 INIT_TIMEOUT_S: Final = 300.0
 
 
+# In the sale's answer where PostgreSQL has no connection left.
+FULL: Final = b"max_connections"
+
+
 class MetricsPortBusyError(Exception):
     """Another program took a port that was meant for a worker's metrics."""
 
@@ -54,7 +58,8 @@ def init_database(launcher: Launcher, env: Mapping[str, str], folder: Path, *, l
 class Target:
     """The sale, listening on one port that stays the same over its restarts where nobody else takes it."""
 
-    def __init__(self, folder: Path, launcher: Launcher, *, log: Path) -> None:
+    def __init__(self, folder: Path, launcher: Launcher, *, log: Path, component: str = "app") -> None:
+        self.component = component
         self.folder = folder
         self.log = log
         self.port = 0
@@ -75,7 +80,7 @@ class Target:
                 "--workers", str(len(metrics_ports)), "--metrics-ports", ",".join(map(str, metrics_ports)),
             ]  # fmt: skip
             self.launched = self._launcher.launch(
-                "app", command, log=self.log, folder=self.folder, environment=env, fds=(listening.fileno(),)
+                self.component, command, log=self.log, folder=self.folder, environment=env, fds=(listening.fileno(),)
             )
         # our own copy of the socket is closed: when the sale dies, connections are refused instead of left hanging
 
@@ -104,7 +109,7 @@ class Target:
                     raise EnvironmentFailure(
                         f"the sale ended while starting ({exit_text(self.launched.popen)}); its log ends: {said}"
                     )
-                if _ready(client):
+                if ready(client):
                     return
                 if time.monotonic() > deadline:
                     raise EnvironmentFailure(
@@ -127,8 +132,13 @@ class Target:
             self.launched = None
 
 
-def _ready(client: httpx.Client) -> bool:
+def ready(client: httpx.Client) -> bool:
+    """Tell whether the sale can be measured: it sells, or answers that PostgreSQL has no connection left for it.
+
+    The latter is what too few ``db_max_connections`` do, and no start that is still going on.
+    """
     try:
-        return client.get("/ready").status_code == httpx.codes.OK
-    except httpx.TransportError:  # the socket queues connections before anybody accepts them
+        answer = client.get("/ready")
+    except httpx.TransportError:  # nobody accepts connections yet, although something queues them
         return False
+    return answer.status_code == httpx.codes.OK or FULL in answer.content

@@ -10,7 +10,7 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final, TypedDict
 
@@ -74,9 +74,9 @@ class Belonging:
             f"{_COMPOSE}.version": _COMPOSE_VERSION,
         }
 
-    def container(self, service: str) -> str:
+    def container(self, service: str, number: int = 1) -> str:
         """Return the name of a service's container."""
-        return f"{self.project}-{service}-1"
+        return f"{self.project}-{service}-{number}"
 
     def network(self, name: str = "default") -> str:
         """Return the name of a network."""
@@ -107,7 +107,9 @@ class Changes:
     """How a container differs from its service in compose.yaml. None: as the file says.
 
     ``environment`` is added to the file's. ``ports`` are published on the loopback, wherever the engine finds one free.
-    ``network_of`` is the id of the container whose network is shared. ``once``: it does one thing and ends.
+    ``network_of`` is the id of the container whose network is shared. ``once``: it does one thing and ends. ``files``
+    are put in over those of the file, by path. ``number`` counts the containers of a service that has several; from the
+    second on it is part of the name by which others reach it.
     """
 
     command: Sequence[str] | None = None
@@ -117,6 +119,12 @@ class Changes:
     cpuset: str = ""
     memory_bytes: int | None = None
     once: bool = False
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)  # passwords
+    number: int = 1
+
+    def part(self, service: str) -> str:
+        """Return what the container is called within the stack: ``app``, ``app-2``."""
+        return service if self.number == 1 else f"{service}-{self.number}"
 
 
 def container_body(compose: Compose, name: str, image: str, belonging: Belonging, changes: Changes) -> Body:
@@ -140,13 +148,13 @@ def container_body(compose: Compose, name: str, image: str, belonging: Belonging
             f"{port.target}/tcp": [{"HostIp": port.host_ip, "HostPort": str(port.published or "")}] for port in ports
         }
         network = belonging.network()
-        body["NetworkingConfig"] = {"EndpointsConfig": {network: {"Aliases": [name]}}}
+        body["NetworkingConfig"] = {"EndpointsConfig": {network: {"Aliases": [changes.part(name)]}}}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     body["Labels"] = {
         **service.labels,
         **belonging.labels(),
         f"{_COMPOSE}.service": name,
-        f"{_COMPOSE}.container-number": "1",
+        f"{_COMPOSE}.container-number": str(changes.number),
         f"{_COMPOSE}.oneoff": "True" if changes.once else "False",
         f"{_COMPOSE}.config-hash": digest,
         f"{_COMPOSE}.image": image,

@@ -5,6 +5,7 @@ from typing import Any
 
 from ticketbench import paths
 from ticketbench.stack.containers import bodies
+from ticketbench.stack.containers.bodies import Changes
 from ticketbench.stack.containers.engine import Engine, connect, spoken
 from ticketbench.stack.containers.project import remove_all
 from ticketbench.stack.process import Process
@@ -28,10 +29,15 @@ def stacks(engine: Engine) -> tuple[StackState, ...]:
         found.setdefault(stack_id, _state(labels, engine.socket))
     for container in containers:
         labels = container["Labels"]
-        part = ContainerState(component=labels.get("com.docker.compose.service", "?"), state=container["State"])
+        part = ContainerState(component=_part(labels), state=container["State"])
         stack_id = labels[bodies.STACK]
         found[stack_id] = found[stack_id].model_copy(update={"containers": (*found[stack_id].containers, part)})
     return tuple(found.values())
+
+
+def _part(labels: dict[str, str]) -> str:
+    number = int(labels.get("com.docker.compose.container-number", "1"))
+    return Changes(number=number).part(labels.get("com.docker.compose.service", "?"))
 
 
 def _state(labels: dict[str, str], socket: str) -> StackState:
@@ -73,9 +79,7 @@ def logs(engine: Engine, stack_id: str, lines: int) -> dict[str, list[str]]:
     with spoken("give the logs"):
         containers: list[dict[str, Any]] = api.containers(all=True, filters={"label": f"{bodies.STACK}={stack_id}"})
         return {
-            it["Labels"].get("com.docker.compose.service", "?"): api.logs(it["Id"], tail=lines)
-            .decode(errors="replace")
-            .splitlines()
+            _part(it["Labels"]): api.logs(it["Id"], tail=lines).decode(errors="replace").splitlines()
             for it in containers
         }
 

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import requests
 
+import ticketbench
 from ticketbench import k6
 from ticketbench.errors import EXIT_ENVIRONMENT, EnvironmentFailure
 from ticketbench.stack.containers import bodies
@@ -68,6 +69,15 @@ class Place:
     def text(self) -> str:
         """Return it as JSON."""
         return json.dumps(asdict(self))
+
+    def command(self) -> tuple[str, ...]:
+        """Return the prefix that k6's arguments are appended to."""
+        # as whoever runs now was found, also from a checkout; -P: never from the folder that the user happens to be in
+        package_parent = str(Path(ticketbench.__file__).resolve().parent.parent)
+        return (
+            "env", f"PYTHONPATH={package_parent}",
+            sys.executable, "-P", "-m", "ticketbench.stack.containers.k6", self.text(),
+        )  # fmt: skip
 
     @classmethod
     def parse(cls, text: str) -> "Place":

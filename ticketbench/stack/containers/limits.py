@@ -8,10 +8,11 @@ from ticketbench import isolation
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.isolation import CORES
 from ticketbench.model import Level
-from ticketbench.stack.confinement import SYSTEM
+from ticketbench.stack.confinement import SYSTEM, WHOLE_SYSTEM
 from ticketbench.stack.containers import bodies
 from ticketbench.stack.containers.engine import Engine
 from ticketbench.stack.containers.project import Container, Project
+from ticketbench.stack.replicas import component_of
 
 BYTES_PER_MB: Final = 1024**2
 
@@ -52,12 +53,14 @@ class Limits:
 
     def apply(self, levels: Mapping[str, Level], containers: Mapping[str, Container]) -> None:
         """Hold the containers to what ``levels`` say, ticketbench itself included. Raises EnvironmentFailure."""
-        for name in SYSTEM:
-            self._limit(containers[name], float(levels.get(f"{name}_cpus", 0)), memory_bytes(levels, name) or 0)
+        for container in _limitable(containers):
+            of = component_of(container.service)
+            self._limit(container, float(levels.get(f"{of}_cpus", 0)), memory_bytes(levels, of) or 0)
         if wanted := levels.get("pinning") == "split":
             split = isolation.split()
             for name, container in containers.items():
-                self._project.update(container, bodies.pinned(split.system if name in SYSTEM else split.generator))
+                ours = component_of(name) in WHOLE_SYSTEM
+                self._project.update(container, bodies.pinned(split.system if ours else split.generator))
             isolation.pin(_ourselves(), split.generator)
         self._pinned = self._pinned or wanted
 
@@ -66,7 +69,7 @@ class Limits:
         if cpus != self._cpus.get(name, 0):
             self._project.update(container, bodies.cpu_limit(cpus))
             self._cpus[name] = cpus
-        if name != "app" and size_bytes != self._memory.get(name, 0):
+        if component_of(name) != "app" and size_bytes != self._memory.get(name, 0):
             self._project.update(container, bodies.memory_limit(size_bytes))
             self._memory[name] = size_bytes
 
@@ -76,10 +79,10 @@ class Limits:
 
     def lift(self, containers: Mapping[str, Container]) -> None:
         """Take all limits away from the containers that stay; the target is made anew without. Raises as above."""
-        self._cpus.pop("app", None)
-        for name in SYSTEM:
-            if name in containers:
-                self._limit(containers[name], 0, 0)
+        for name in [name for name in self._cpus if component_of(name) == "app"]:
+            del self._cpus[name]
+        for container in _limitable(containers):
+            self._limit(container, 0, 0)
         if self._pinned:
             for container in containers.values():
                 self._project.update(container, bodies.pinned(CORES))
@@ -99,6 +102,10 @@ class Limits:
     def generator_cpuset(levels: Mapping[str, Level]) -> str:
         """Return the cores that k6's container is held to; empty for all."""
         return ",".join(map(str, isolation.split().generator)) if levels.get("pinning") == "split" else ""
+
+
+def _limitable(containers: Mapping[str, Container]) -> list[Container]:
+    return [container for name, container in containers.items() if component_of(name) in SYSTEM]
 
 
 def _ourselves() -> tuple[int, ...]:

@@ -32,6 +32,8 @@ DETACHED_POLL_S: Final = 0.05
 class Container:
     """A container of ours that was started. ``ports`` maps its published ports to this machine's.
 
+    ``service`` tells replicas apart: ``app``, ``app-2``.
+
     ``pid`` is its first process, None where that cannot be seen from here.
     """
 
@@ -87,17 +89,18 @@ class Project:
         Signals are held back meanwhile, so that what is made is started or gone. Raises EnvironmentFailure with what
         the engine says, with the container's last lines where it could not even be started.
         """
-        name = self.belonging.container(service)
-        with interrupts.deferred(), spoken(f"start {service}", f"TICKETBENCH_PORT_{service.upper()}"):
+        changes = changes or Changes()
+        name, part = self.belonging.container(service, changes.number), changes.part(service)
+        with interrupts.deferred(), spoken(f"start {part}", f"TICKETBENCH_PORT_{service.upper()}"):
             container_id = self._made(service, name, image, changes)
-            self._follow(service, container_id)
-            return self._container(service, name, container_id)
+            self._follow(part, container_id)
+            return self._container(part, name, container_id)
 
-    def _made(self, service: str, name: str, image: str, changes: Changes | None) -> str:
+    def _made(self, service: str, name: str, image: str, changes: Changes) -> str:
         """Make and start a container and return its id; one that cannot be started is gone again."""
         container_id: str = self._api.create_container_from_config(self.body(service, image, changes), name)["Id"]
         try:
-            if files := self._compose.files(service):
+            if files := {**self._compose.files(service), **changes.files}:
                 packed = bodies.archive({path: text.encode() for path, text in files.items()})
                 self._api.put_archive(container_id, "/", packed)
             self._api.start(container_id)
@@ -187,6 +190,12 @@ class Project:
             client.close()
 
     # --- the end ------------------------------------------------------------------------------------------------------
+
+    def end(self, container: Container, patience_s: int) -> None:
+        """Have a container end in its own good way, and take it away. One that takes longer is killed."""
+        with interrupts.deferred(), spoken(f"stop {container.service}"):
+            _gone(partial(self._api.stop, container.id, timeout=patience_s))
+        self.remove([container.id])
 
     def remove(self, container_ids: Sequence[str]) -> None:
         """Kill these containers and take them away, with the volumes that have no name. What is gone is gone."""

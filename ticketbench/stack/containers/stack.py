@@ -1,23 +1,22 @@
 """The Docker stack: the sale, PostgreSQL, Redis, Prometheus and k6 as containers of this machine's engine."""
 
 import os
-import secrets
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import httpx
-
-import ticketbench
 from ticketbench import factors, interrupts
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, ignore
-from ticketbench.model import BinaryVersion, Level
-from ticketbench.stack.clients import ANSWER_TIMEOUT_S, PostgresAt, PrometheusAt, RedisAt
+from ticketbench.model import Level
+from ticketbench.stack import companions, haproxy, pgbouncer
+from ticketbench.stack.clients import PostgresAt, PrometheusAt, RedisAt
 from ticketbench.stack.compose import Compose
+from ticketbench.stack.containers import companions as beside
 from ticketbench.stack.containers import found
 from ticketbench.stack.containers.bodies import Belonging, Changes
 from ticketbench.stack.containers.engine import Engine, inside_advice
@@ -25,52 +24,43 @@ from ticketbench.stack.containers.images import Image, packages
 from ticketbench.stack.containers.k6 import API_PORT, Place
 from ticketbench.stack.containers.limits import Limits, memory_bytes
 from ticketbench.stack.containers.project import Container, Project, remove_all
+from ticketbench.stack.containers.services import (
+    APP_PORT,
+    FIRST_METRICS_PORT,
+    LOOPBACK,
+    POSTGRES_PORT,
+    PROMETHEUS_PORT,
+    REDIS_PORT,
+    SERVERS,
+    environment,
+    remedy,
+    sells,
+    variables,
+    versions,
+)
 from ticketbench.stack.containers.watch import ContainerWatch, limit_text
-from ticketbench.stack.postgres import CrashWatch
+from ticketbench.stack.pgbouncer import Pooling
+from ticketbench.stack.postgres import POSTGRES_SETTINGS, CrashWatch
 from ticketbench.stack.process import boot_id
 from ticketbench.stack.protocol import Component, Containers, DatabaseAccess, Endpoints, Servers
+from ticketbench.stack.replicas import SALE, balanced, component_of, replica, replicas
 from ticketbench.stack.reset import Data
 from ticketbench.stack.state import Access, StackState, StateFile, remove, running, take_down_leftovers
 
-LOOPBACK: Final = "127.0.0.1"
-SERVERS: Final = ("postgres", "redis", "prometheus")
-# All that a run needs; what else the file describes is for playing with by hand.
-SERVICES: Final = (*SERVERS, "app", "seed", "k6")
-APP_PORT: Final = 8000
-FIRST_METRICS_PORT: Final = 9101
-POSTGRES_PORT: Final = 5432
-REDIS_PORT: Final = 6379
-PROMETHEUS_PORT: Final = 9090
 READY_TIMEOUT_S: Final = 60.0
 SCRAPE_TIMEOUT_S: Final = 30.0
 SEED_TIMEOUT_S: Final = 300
+POSTGRES_STOP_S: Final = 30
 # Asking costs the engine's proxy a connection each time; a start takes 1 s.
 POLL_S: Final = 0.05
-
-
-def versions(images: Mapping[str, Image]) -> tuple[BinaryVersion, ...]:
-    """Return what a run's record says of its images."""
-    return tuple(images[name].version() for name in ("k6", *SERVERS, "app"))
-
-
-def variables(environ: Mapping[str, str], workers: int, stack_id: str) -> dict[str, str]:
-    """Return what compose.yaml's variables stand for in a stack: those of ``environ``, and passwords of its own."""
-    targets = ",".join(f"app:{FIRST_METRICS_PORT + number}" for number in range(workers))
-    return {
-        **environ,
-        "TICKETBENCH_PASSWORD_POSTGRES": secrets.token_urlsafe(24),
-        "TICKETBENCH_PASSWORD_REDIS": secrets.token_urlsafe(24),
-        "TICKETBENCH_PASSWORD_SALE": secrets.token_urlsafe(24),
-        "TICKETBENCH_METRICS_TARGETS": targets,
-        "TICKETBENCH_STACK_LABEL": stack_id,
-    }
 
 
 class DockerStack:
     """A stack of containers; implements :class:`ticketbench.stack.Stack`.
 
-    ``describe`` gives compose.yaml with these variables put in; ``images`` are those of all SERVICES. ``k6`` is a k6 of
-    this machine, which packs scripts. All that is made carries the stack's label, and goes with it.
+    ``describe`` gives compose.yaml with these variables put in; ``images`` are those of all SERVICES, and of the
+    companions that a variant has. ``k6`` is a k6 of this machine, which packs scripts. A variant has ``most_workers``
+    in each of ``most_replicas`` at most. All that is made carries the stack's label, and goes with it.
     """
 
     def __init__(
@@ -84,6 +74,7 @@ class DockerStack:
         *,
         keep: bool = False,
         most_workers: int = 1,
+        most_replicas: int = 1,
     ) -> None:
         self._engine = engine
         self._images = images
@@ -91,9 +82,11 @@ class DockerStack:
         self._emit = emit
         self._keep = keep
         self._most_workers = most_workers
+        self._most_replicas = most_replicas
+        self._max_connections = int(POSTGRES_SETTINGS["max_connections"])
         self._file = StateFile(run_id, keep=keep)
         state = self._file.state
-        self._told = variables(os.environ, most_workers, state.stack_id)
+        self._told = variables(os.environ, most_workers, state.stack_id, most_replicas)
         self._logs = self._file.folder / "logs"
         belonging = Belonging(
             stack_id=state.stack_id,
@@ -136,13 +129,19 @@ class DockerStack:
             self.stop()
             raise
         prometheus = self._prometheus()
-        names = {name: self._project.belonging.container(name) for name in (*SERVERS, "app", "k6")}
         return Servers(
             prometheus_url=prometheus.url,
             access=self._access(),
             components=self._components(),
-            containers=Containers(socket=self._engine.socket, api=self._engine.api, names=names),
+            containers=Containers(socket=self._engine.socket, api=self._engine.api, names=self._names()),
         )
+
+    def _names(self) -> dict[str, str]:
+        """Return the container of each part that there may be."""
+        container = self._project.belonging.container
+        once = (*SERVERS, *(name for name in companions.NAMES if name in self._images), "k6")
+        sales = {replica(number): container(SALE, number) for number in range(1, self._most_replicas + 1)}
+        return {name: container(name) for name in once} | sales
 
     def _leftovers(self) -> tuple[StackState, ...]:
         """Return what is on the engine and in no file: of a ticketbench whose state folder is gone."""
@@ -165,7 +164,7 @@ class DockerStack:
 
     def _start(self, name: str, changes: Changes | None = None) -> Container:
         container = self._project.start(name, self._images[name].id, changes)
-        self._containers[name] = container
+        self._containers[container.service] = container
         return container
 
     def _await(self, name: str, title: str, answers: Callable[[], bool]) -> None:
@@ -193,14 +192,8 @@ class DockerStack:
         return f"{fate}; its log ends: {self._project.last_lines(name)}"
 
     def _remedy(self, name: str, why: str) -> str:
-        """Return what to do about a container that ended so; what it said of it may be lines before its last."""
-        if "for want of memory" not in why:
-            return inside_advice(self._project.last_lines(name, 12)) or (
-                f"is {self._compose.services[name].image} an image of {name}? TICKETBENCH_IMAGE_{name.upper()} names it"
-            )
-        if f"{name}_memory_mb" in factors.CATALOGUE:
-            return f"give it more, with {name}_memory_mb"
-        return "give it more memory"
+        image = self._compose.services[component_of(name)].image
+        return remedy(component_of(name), why, self._project.last_lines(name, 12), image)
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
@@ -238,57 +231,99 @@ class DockerStack:
         Raises EnvironmentFailure: a container ended, the sale does not start, the engine refuses. The stack is still to
         be stopped then.
         """
-        workers = int(levels.get("workers", 1))
-        if workers > self._most_workers:
-            raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
-        self._remove_target()
+        workers, names = int(levels.get("workers", 1)), replicas(levels)
+        if workers > self._most_workers or len(names) > self._most_replicas:
+            raise ValueError(f"{len(names)} x {workers} workers, and the stack was made for fewer")
+        self._remove_variant()
         self._fail_if_dead()
         self._limits.lift(self._containers)  # the reset is nobody's measurement, and need not be slow
+        self._give_connections(int(levels.get("db_max_connections", self._max_connections)))
         data = self._seeded()
         seed = factors.of_scope(levels, "data")
         data.reset(seed, lambda url: self._fill(seed, url))
-        environment = {**factors.of_scope(levels, "app"), **seed}
+        database_url, more = self._start_pooler(levels)
         metrics_ports = tuple(FIRST_METRICS_PORT + number for number in range(workers))
-        began_s = time.time()
-        memory = memory_bytes(levels, "app")
-        self._limits.made_with("app", memory or 0)
-        self._start(
-            "app",
-            Changes(
-                environment=_environment(environment, data.target_dsn()),
-                ports=(*metrics_ports, API_PORT),
-                memory_bytes=memory,
-            ),
+        ours = () if balanced(levels) else (API_PORT,)  # k6's, of the container that it calls
+        changes = Changes(
+            environment=environment({**factors.of_scope(levels, "app"), **seed, **more}, database_url),
+            ports=(*metrics_ports, *ours),
+            memory_bytes=memory_bytes(levels, SALE),
         )
+        began_s = time.time()
+        self._start_sale(names, changes)
         settings = data.settings()
-        base_url = f"http://{LOOPBACK}:{self._port('app', APP_PORT)}"
-        self._await("app", "the sale", lambda: _ready(base_url))
-        self._await_scrapes({f"app:{port}" for port in metrics_ports}, began_s)
+        for name in names:
+            base_url = f"http://{LOOPBACK}:{self._port(name, APP_PORT)}"
+            self._await(name, "the sale", partial(sells, base_url))
+        entry, entry_port = self._start_balancer(levels)
+        self._await_scrapes({f"{name}:{port}" for name in names for port in metrics_ports}, began_s)
         # last of all: its start is not measured either
         self._limits.apply(levels, self._containers)
         if self._keep:
-            self._tell_where(base_url)
+            self._tell_where(f"http://{LOOPBACK}:{self._port(entry, entry_port)}")
         return Endpoints(
-            base_url=f"http://{LOOPBACK}:{APP_PORT}",  # as k6 sees it, which shares the target's network
+            base_url=f"http://{LOOPBACK}:{entry_port}",  # as k6 sees it, which shares the entry's network
             prometheus_url=self._prometheus().url,
             access=self._access(),
             components=self._components(),
-            app_metrics=tuple(f"{LOOPBACK}:{self._port('app', port)}" for port in metrics_ports),
-            k6_command=self._k6_command(levels),
+            app_metrics=tuple(f"{LOOPBACK}:{self._port(name, port)}" for name in names for port in metrics_ports),
+            k6_command=self._k6_command(levels, entry),
             binaries=versions(self._images),
             settings=settings,
             packages=packages(self._compose),
-            logs={name: self._project.log(name) for name in ("app", *SERVERS)},
+            logs={name: self._project.log(name) for name in self._containers},
             dead=self.dead,
+            consoles=beside.consoles(self._containers, self._told),
         )
 
-    def _remove_target(self) -> None:
-        container = self._containers.pop("app", None)
-        # k6's: a trial that was broken off hard may have left it
-        self._project.remove([*self._project.of("k6"), *([container.id] if container else [])])
+    def _remove_variant(self) -> None:
+        """Remove what is made anew with each variant, and a k6 that a trial which was broken off hard has left."""
+        gone = [self._containers.pop(name) for name in tuple(self._containers) if name not in SERVERS]
+        self._project.remove([*self._project.of("k6"), *(container.id for container in gone)])
+
+    def _give_connections(self, most: int) -> None:
+        """Have PostgreSQL allow ``most`` connections: its container is made anew where it allows others."""
+        if most == self._max_connections:
+            return
+        self._project.end(self._containers.pop("postgres"), POSTGRES_STOP_S)
+        self._crash = CrashWatch(self._project.log("postgres"))
+        self._start("postgres", beside.allowing(most, self._compose.services["postgres"].command))
+        self._max_connections = most
+        postgres = self._postgres()
+        self._await("postgres", "PostgreSQL", postgres.answers)
+        self._seeded().moved(postgres, PostgresAt("postgres", POSTGRES_PORT, postgres.password))
+
+    def _start_pooler(self, levels: Mapping[str, Level]) -> tuple[str, dict[str, Level]]:
+        """Return where the sale finds its database, behind PgBouncer if asked, and the settings that go with it."""
+        data = self._seeded()
+        if not pgbouncer.asked(levels):
+            return data.target_dsn(), {}
+        password = self._told["TICKETBENCH_PASSWORD_PGBOUNCER"]
+        changes = beside.pooler(("postgres", POSTGRES_PORT), Pooling.of(levels), sale=data.password, console=password)
+        here = beside.pgbouncer_at(self._start(pgbouncer.NAME, changes), self._told)
+        self._await(pgbouncer.NAME, "PgBouncer", here.answers)
+        inside = PostgresAt(pgbouncer.NAME, beside.PGBOUNCER_PORT, password)
+        return data.target_dsn(through=inside), {"prepared_statements": "on" if here.prepare() else "off"}
+
+    def _start_sale(self, names: Sequence[str], changes: Changes) -> None:
+        for name in names:
+            self._limits.made_with(name, changes.memory_bytes or 0)
+        numbered = [replace(changes, number=number) for number in range(1, len(names) + 1)]
+        with interrupts.deferred(), ThreadPoolExecutor(len(names)) as pool:  # each takes the engine 0.5 s
+            list(pool.map(partial(self._start, SALE), numbered))
+
+    def _start_balancer(self, levels: Mapping[str, Level]) -> tuple[str, int]:
+        """Return the container that k6 calls, HAProxy's where asked, and its port within."""
+        if not balanced(levels):
+            return SALE, APP_PORT
+        secret = self._told["TICKETBENCH_PASSWORD_HAPROXY"]
+        self._start(haproxy.NAME, beside.balancer(replicas(levels), APP_PORT, secret, ports=(API_PORT,)))
+        figures = beside.consoles(self._containers, self._told)[haproxy.NAME]
+        self._await(haproxy.NAME, "HAProxy", partial(haproxy.answers, figures))
+        return haproxy.NAME, beside.ENTRY_PORT
 
     def _fill(self, seed: Mapping[str, Level], url: str) -> None:
-        changes = Changes(command=("init-db",), environment=_environment(seed, url), once=True)
+        changes = Changes(command=("init-db",), environment=environment(seed, url), once=True)
         self._project.run("seed", self._images["seed"].id, changes, SEED_TIMEOUT_S)
 
     def _await_scrapes(self, wanted: set[str], since_s: float) -> None:
@@ -303,8 +338,9 @@ class DockerStack:
             }
             if scraped == wanted:
                 return
-            if (why := self._fate("app")) is not None:
-                raise EnvironmentFailure(f"the sale ended while starting: {why}", self._remedy("app", why))
+            if died := {name: why for name, why in self.dead().items() if component_of(name) == SALE}:
+                name, why = next(iter(died.items()))
+                raise EnvironmentFailure(f"the sale ended while starting: {why}", self._remedy(name, why))
             if time.monotonic() > deadline:
                 missing = ", ".join(sorted(wanted - scraped)) or "nothing"
                 raise EnvironmentFailure(
@@ -313,23 +349,18 @@ class DockerStack:
                 )
             time.sleep(POLL_S)
 
-    def _k6_command(self, levels: Mapping[str, Level]) -> tuple[str, ...]:
-        changes = Changes(network_of=self._containers["app"].id, cpuset=self._limits.generator_cpuset(levels))
+    def _k6_command(self, levels: Mapping[str, Level], entry: str) -> tuple[str, ...]:
+        changes = Changes(network_of=self._containers[entry].id, cpuset=self._limits.generator_cpuset(levels))
         place = Place(
             socket=self._engine.socket,
             api=self._engine.api,
             name=self._project.belonging.container("k6"),
             body=self._project.body("k6", self._images["k6"].id, changes),
-            api_port=self._port("app", API_PORT),
+            api_port=self._port(entry, API_PORT),
             k6=str(self._k6),
             prometheus_url=f"http://prometheus:{PROMETHEUS_PORT}",
         )
-        # as whoever runs now was found, also from a checkout; -P: never from the folder that the user happens to be in
-        package_parent = str(Path(ticketbench.__file__).resolve().parent.parent)
-        return (
-            "env", f"PYTHONPATH={package_parent}",
-            sys.executable, "-P", "-m", "ticketbench.stack.containers.k6", place.text(),
-        )  # fmt: skip
+        return place.command()
 
     def _tell_where(self, base_url: str) -> None:
         access = self._access()
@@ -345,7 +376,7 @@ class DockerStack:
     # --- health and end -----------------------------------------------------------------------------------------------
 
     def _fail_if_dead(self) -> None:
-        died = {name: why for name, why in self.dead().items() if name != "app"}
+        died = {name: why for name, why in self.dead().items() if name in SERVERS}
         if died:
             raise EnvironmentFailure("; ".join(f"{name} died: {why}" for name, why in died.items()))
 
@@ -367,18 +398,3 @@ class DockerStack:
             self._limits.release()
             remove_all(self._engine, self.stack_id)
             remove(self._file.state.model_copy(update={"engine": ""}))  # its folder: the containers are gone
-
-
-def _environment(levels: Mapping[str, Level], database_url: str) -> dict[str, str]:
-    return {
-        "TARGET_DATABASE_URL": database_url,
-        **{f"TARGET_{name.upper()}": str(level) for name, level in levels.items()},
-    }
-
-
-def _ready(base_url: str) -> bool:
-    try:
-        answer = httpx.get(f"{base_url}/ready", timeout=ANSWER_TIMEOUT_S, trust_env=False)
-    except httpx.TransportError:  # Docker's proxy takes connections before anybody listens behind it
-        return False
-    return answer.status_code == httpx.codes.OK
