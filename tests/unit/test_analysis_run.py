@@ -191,6 +191,15 @@ def test_an_unknown_integrity_is_said() -> None:
     assert "could not be audited: the ledger was not stored" in found.outcome.sentence
 
 
+def test_a_trial_without_its_acknowledgements_is_never_a_pass() -> None:
+    found = analyse(run_record(), [spike().build(acks=None)])
+    assert found.variants[0].integrity.lost is None
+    assert (found.outcome.status, exit_code(found)) == ("invalid", 3)
+    assert "could not be audited" in found.outcome.sentence
+    none_logged = analyse(run_record(), [spike().build(acks=Acks.of(()))])  # the script's own way
+    assert none_logged.outcome.status == "pass"
+
+
 def test_a_matrix_that_is_not_whole_is_never_a_pass() -> None:
     run = run_record(["a=1", "a=2"])
     first, second = run.plan.trials
