@@ -114,7 +114,7 @@ def test_a_program_that_cannot_be_had_is_told_before_anything_starts(program: Pr
 @pytest.fixture
 def in_docker(program: Program, docker: str, stack_images: dict[str, str]) -> Iterator[Program]:
     """The program, with the images that are here. Afterwards the engine has nothing of its runs."""
-    program.env |= stack_images
+    program.with_engine(stack_images)
     yield program
     program.end()
     found = []

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from target_app.database import DuplicateKey, meaning
-from target_app.errors import Conflict, DatabaseError, LockTimeout
+from target_app.errors import Conflict, DatabaseError, LockTimeout, TooManyConnections
 from target_app.figures import MATCH, UNMATCHED, Figures
 from target_app.middleware import Measured
 from target_app.runtime import TICK_S, GcWatch, LoopWatch
@@ -22,7 +22,7 @@ from target_app.seed import match_rows
         (asyncpg.LockNotAvailableError.sqlstate, LockTimeout),
         (asyncpg.DeadlockDetectedError.sqlstate, Conflict),
         (asyncpg.SerializationError.sqlstate, Conflict),
-        (asyncpg.TooManyConnectionsError.sqlstate, DatabaseError),
+        (asyncpg.TooManyConnectionsError.sqlstate, TooManyConnections),
         (asyncpg.AdminShutdownError.sqlstate, DatabaseError),
         (asyncpg.QueryCanceledError.sqlstate, DatabaseError),
         (asyncpg.InvalidCatalogNameError.sqlstate, DatabaseError),
