@@ -110,7 +110,7 @@ def test_an_error_of_a_callback_leaves_no_k6_behind(runs: Runs) -> None:
 
 def test_a_killed_k6_leaves_its_acks_and_no_result(runs: Runs, sale: Sale) -> None:
     def kill_later() -> None:
-        if len(sale.tickets) >= 10:
+        if len(sale.tickets) >= 40:  # the last ones are sold, and k6 has not come to log them
             os.kill(runs.pids[-1], signal.SIGKILL)
 
     outcome = runs.run(

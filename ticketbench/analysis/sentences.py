@@ -85,7 +85,7 @@ def why_incomplete(plan: Plan, trials: Sequence[TrialAnalysis]) -> str:
     for trial in trials:
         if trial.status != "done":
             return f"trial {trial.trial} of {variant_words(trial.variant)}: {listed(trial.validity.reasons, most=1)}"
-        # without either side of the books nobody knows whether a ticket was lost; a script that logs none has empty ones
+        # without either side of the books nobody knows what was lost; a script that logs none has an empty one
         if None in (trial.integrity.oversold, trial.integrity.acknowledged) and plan.stack != "external":
             why = listed(trial.integrity.reasons, most=1)
             return f"trial {trial.trial} of {variant_words(trial.variant)} could not be audited: {why}"
