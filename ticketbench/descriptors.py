@@ -8,6 +8,7 @@ import resource
 from collections.abc import Mapping
 from typing import Final
 
+from ticketbench import factors
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Level, Plan
 
@@ -43,12 +44,11 @@ def needs(plan: Plan) -> dict[str, int]:
     if plan.stack == "docker":
         return {}  # containers have limits of their own, see compose.yaml
     pools = max(_connections(variant.levels) for variant in plan.variants)
-    workers = max(
-        int(variant.levels.get("workers", 1)) * int(variant.levels.get("replicas", 1)) for variant in plan.variants
-    )
+    workers = max(factors.processes(variant.levels) for variant in plan.variants)
+    balanced = any(factors.balanced(variant.levels) for variant in plan.variants)
     return {
         **needed,
-        **({"HAProxy": 2 * users + OTHER_FILES} if any(_balanced(variant.levels) for variant in plan.variants) else {}),
+        **({"HAProxy": 2 * users + OTHER_FILES} if balanced else {}),
         # keep-alive spreads unevenly over workers: one may get nearly all
         "the sale": users + pools // workers + OTHER_FILES,
         "PostgreSQL": LEAST_OF_A_SERVER,
@@ -59,9 +59,4 @@ def needs(plan: Plan) -> dict[str, int]:
 
 def _connections(levels: Mapping[str, Level]) -> int:
     """Return how many connections to PostgreSQL the sale's workers may open together."""
-    workers = int(levels.get("workers", 1)) * int(levels.get("replicas", 1))
-    return (int(levels.get("pool_size", 0)) + int(levels.get("max_overflow", 0))) * workers
-
-
-def _balanced(levels: Mapping[str, Level]) -> bool:
-    return int(levels.get("replicas", 1)) > 1 or levels.get("balancer") == "haproxy"
+    return (int(levels.get("pool_size", 0)) + int(levels.get("max_overflow", 0))) * factors.processes(levels)

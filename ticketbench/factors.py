@@ -226,3 +226,13 @@ def defaults() -> dict[str, Level]:
 def of_scope(levels: Mapping[str, Level], scope: Scope) -> dict[str, Level]:
     """Return the part of ``levels`` whose factors have this scope."""
     return {name: level for name, level in levels.items() if CATALOGUE[name].scope == scope}
+
+
+def processes(levels: Mapping[str, Level]) -> int:
+    """Return how many workers all replicas of a variant have together."""
+    return int(levels.get("workers", 1)) * int(levels.get("replicas", 1))
+
+
+def balanced(levels: Mapping[str, Level]) -> bool:
+    """Tell whether a variant has a balancer in front of the sale."""
+    return int(levels.get("replicas", 1)) > 1 or levels.get("balancer") == "haproxy"

@@ -164,7 +164,7 @@ def check_selector(option: str, text: str, problems: list[str]) -> str:
 def read_mapping(path: Path) -> SignalMapping:
     """Read and check a mapping. Raises UsageError listing every fault."""
     where = f"mapping {path.name}"
-    raw = read_toml(path, where)
+    raw, content = read_toml(path, where)
     reader = _Reader(where)
     reader.keys(raw, _KEYS, where)
     reader.text(raw, "title", where, optional=True)
@@ -179,7 +179,7 @@ def read_mapping(path: Path) -> SignalMapping:
     if reader.problems:
         raise UsageError(*reader.problems, hint="docs/external.md, mapping files")
     name = path.stem if path.parent == paths.data_dir("scenarios") / "mappings" else path.name
-    return SignalMapping(name, hashlib.sha256(path.read_bytes()).hexdigest(), samples, tuple(queries))
+    return SignalMapping(name, hashlib.sha256(content).hexdigest(), samples, tuple(queries))
 
 
 class _Reader:

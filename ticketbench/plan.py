@@ -133,8 +133,7 @@ def _impossible(variant: Variant) -> list[str]:
     asked_for = levels.get("db_max_connections") != factors.get("db_max_connections").default
     if asked_for or levels.get("pooler") == "pgbouncer":
         return []
-    workers = int(levels["workers"]) * int(levels.get("replicas", 1))
-    wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * workers
+    wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * factors.processes(levels)
     if wanted <= MAX_CONNECTIONS_OF_TARGET:
         return []
     return [

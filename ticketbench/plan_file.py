@@ -65,7 +65,7 @@ def read_plan_file(path: Path) -> tuple[PlanFile, tuple[str, ...]]:
 
     A scenario given as a relative path is looked for beside the plan. Raises UsageError for what is no TOML at all.
     """
-    raw = read_toml(path, f"--plan {str(path)!r}")
+    raw, _ = read_toml(path, f"--plan {str(path)!r}")
     where = f"plan {path.name}"
     problems = [f"{where}: there is no key {key!r}: known are {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
     vary = _table(raw, "vary", where, problems)

@@ -7,13 +7,16 @@ from typing import Any
 from ticketbench.errors import UsageError
 
 
-def read_toml(path: Path, said: str) -> dict[str, Any]:
-    """Return what the file holds. Raises UsageError, beginning with ``said``, for what cannot be read or is no TOML.
+def read_toml(path: Path, said: str) -> tuple[dict[str, Any], bytes]:
+    """Return what the file holds, and the bytes that it was read from.
+
+    Raises UsageError, beginning with ``said``, for what cannot be read or is no TOML.
 
     A byte order mark, which editors on Windows write, is passed over.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = path.read_bytes()
+        return tomllib.loads(content.decode("utf-8-sig")), content
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{said} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:  # a fault of syntax, a number of thousands of digits, deep nesting

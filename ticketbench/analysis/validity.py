@@ -6,7 +6,6 @@ knowing, and changes nothing. A functional scenario makes no performance claim: 
 applies to it, its thresholds decide the rest.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,7 +14,7 @@ import numpy as np
 
 from ticketbench.analysis import crosscheck
 from ticketbench.analysis.disturbances import Weight, disturbed
-from ticketbench.analysis.resources import host_busy_cores, label
+from ticketbench.analysis.resources import host_busy_cores, label, workers_of
 from ticketbench.analysis.series import Series, known
 from ticketbench.analysis.thrown import thrown
 from ticketbench.analysis.unreached import unreached
@@ -354,17 +353,12 @@ def _sources(
     if failures is not None and failures >= 1:
         yield Reason("note", f"{round(failures)} of the sampler's pushes to Prometheus failed: its series have gaps")
     if series.has("app.up"):
-        missed = series.missed("app.up", edges, least=_workers(trial))
+        missed = series.missed("app.up", edges, least=workers_of(trial.record.levels, series, 1))
         if missed > SCRAPES_MISSED:
             yield Reason(
                 "note",
                 f"in {percent(missed)} of the seconds a worker of the app could not be scraped: its means have gaps",
             )
-
-
-def _workers(trial: "TrialData") -> float:
-    found = [trial.record.levels.get(name, 1) for name in ("workers", "replicas")]
-    return math.prod(float(level) if isinstance(level, int | float) else 1.0 for level in found)
 
 
 def _cores(count: int) -> str:

@@ -216,10 +216,7 @@ def _on_path(need: Requirement) -> Iterator[Path]:
                 # the resolved one: what lies beside a program (initdb, its libraries) lies beside its target
                 resolved = program.resolve()
                 usable = resolved.is_file() and os.access(resolved, os.X_OK)
-            except (
-                OSError,
-                RuntimeError,
-            ):  # the PATH of another user, whose folders are closed to us; a circle of links
+            except (OSError, RuntimeError):  # another user's PATH, whose folders are closed to us; a circle of links
                 continue
             if usable and resolved not in seen:
                 seen.add(resolved)

@@ -129,10 +129,12 @@ class _Fetching:
         beside = program.with_name(LIBRARIES)
         while missing := _missing(program):
             found = [path for name in missing for path in self.tree.rglob(name) if path.is_file()]
-            for library in found:
+            # one that is there and still missing is of no use to this machine, and would be copied for ever
+            fresh = [library for library in found if not (beside / library.name).exists()]
+            for library in fresh:
                 beside.mkdir(exist_ok=True)
                 shutil.copy2(library, beside / library.name)
-            if not found:
+            if not fresh:
                 break
         return missing
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ticketbench import binaries as binaries_module
+from ticketbench import factors
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.events import Emit, Notice
@@ -17,7 +18,6 @@ from ticketbench.model import BinaryVersion, Level
 from ticketbench.stack import companions, confinement
 from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
 from ticketbench.stack.local import LocalStack
-from ticketbench.stack.replicas import processes
 
 if TYPE_CHECKING:
     from ticketbench.stack.containers.engine import Engine
@@ -152,7 +152,7 @@ class Provided:
         """Return a stack of our own for these variants, not yet started."""
         if self.docker is not None:
             return self.docker.stack(run_id, self.k6, variants, emit, keep=keep)
-        most_workers = max(processes(levels) for levels in variants)
+        most_workers = max(factors.processes(levels) for levels in variants)
         return LocalStack(run_id, self.binaries, emit, keep=keep, most_workers=most_workers)
 
 

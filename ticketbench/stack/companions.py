@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from ticketbench import factors
 from ticketbench.model import Level
 from ticketbench.stack import haproxy, pgbouncer
-from ticketbench.stack.replicas import balanced
 from ticketbench.stack.servers import Server
 
 # Part of the system under test, like the sale and its stores.
@@ -21,7 +21,7 @@ NAMES: Final = (pgbouncer.NAME, haproxy.NAME)
 
 def wanted(levels: Mapping[str, Level]) -> tuple[str, ...]:
     """Return the companions that a variant has."""
-    asked = {pgbouncer.NAME: pgbouncer.asked(levels), haproxy.NAME: balanced(levels)}
+    asked = {pgbouncer.NAME: pgbouncer.asked(levels), haproxy.NAME: factors.balanced(levels)}
     return tuple(name for name in NAMES if asked[name])
 
 

@@ -21,7 +21,7 @@ from ticketbench.stack.pgbouncer import PgBouncerServer, Pooling
 from ticketbench.stack.postgres import POSTGRES_SETTINGS, PostgresServer
 from ticketbench.stack.process import remedy
 from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
-from ticketbench.stack.replicas import SALE, Replicas, balanced, processes, replicas
+from ticketbench.stack.replicas import SALE, Replicas, replicas
 from ticketbench.stack.reset import Data
 from ticketbench.stack.servers import (
     LOOPBACK,
@@ -188,7 +188,7 @@ class LocalStack:
             return self._apply(levels)
 
     def _apply(self, levels: Mapping[str, Level]) -> Endpoints:
-        workers = processes(levels)
+        workers = factors.processes(levels)
         if workers > self._most_workers:
             raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
         store, prometheus, _, data, target = self._started()
@@ -268,7 +268,7 @@ class LocalStack:
         """Return where k6 finds the sale: HAProxy in front of all replicas if asked, else the only one."""
         target = self._started()[-1]
         places = {each.component: each.base_url for each in target.each()}
-        if not balanced(levels):
+        if not factors.balanced(levels):
             return places[SALE]
         server = HaproxyServer(
             self._binaries.program(haproxy.NAME),

@@ -29,16 +29,6 @@ def component_of(name: str) -> str:
     return SALE if name in _OTHERS else name
 
 
-def balanced(levels: Mapping[str, Level]) -> bool:
-    """Tell whether a variant has a balancer in front of the sale."""
-    return int(levels.get("replicas", 1)) > 1 or levels.get("balancer") == "haproxy"
-
-
-def processes(levels: Mapping[str, Level]) -> int:
-    """Return how many workers all replicas of a variant have together."""
-    return int(levels.get("workers", 1)) * int(levels.get("replicas", 1))
-
-
 _OTHERS: Final = frozenset(replica(number) for number in range(2, MOST + 1))
 
 

@@ -43,7 +43,7 @@ from ticketbench.stack.pgbouncer import Pooling
 from ticketbench.stack.postgres import POSTGRES_SETTINGS, CrashWatch
 from ticketbench.stack.process import boot_id
 from ticketbench.stack.protocol import Component, Containers, DatabaseAccess, Endpoints, Servers
-from ticketbench.stack.replicas import SALE, balanced, component_of, replica, replicas
+from ticketbench.stack.replicas import SALE, component_of, replica, replicas
 from ticketbench.stack.reset import Data
 from ticketbench.stack.state import Access, StackState, StateFile, remove, running, take_down_leftovers
 
@@ -243,7 +243,7 @@ class DockerStack:
         data.reset(seed, lambda url: self._fill(seed, url))
         database_url, more = self._start_pooler(levels)
         metrics_ports = tuple(FIRST_METRICS_PORT + number for number in range(workers))
-        ours = () if balanced(levels) else (API_PORT,)  # k6's, of the container that it calls
+        ours = () if factors.balanced(levels) else (API_PORT,)  # k6's, of the container that it calls
         changes = Changes(
             environment=environment({**factors.of_scope(levels, "app"), **seed, **more}, database_url),
             ports=(*metrics_ports, *ours),
@@ -314,7 +314,7 @@ class DockerStack:
 
     def _start_balancer(self, levels: Mapping[str, Level]) -> tuple[str, int]:
         """Return the container that k6 calls, HAProxy's where asked, and its port within."""
-        if not balanced(levels):
+        if not factors.balanced(levels):
             return SALE, APP_PORT
         secret = self._told["TICKETBENCH_PASSWORD_HAPROXY"]
         self._start(haproxy.NAME, beside.balancer(replicas(levels), APP_PORT, secret, ports=(API_PORT,)))
