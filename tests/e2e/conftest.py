@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engines import Engine
 from program import Program
 
 
@@ -37,3 +38,22 @@ def shared_program() -> Iterator[Program]:
     """The same, for all tests of a file that look at one run."""
     with _alone() as made:
         yield made
+
+
+@pytest.fixture
+def engine(docker: str) -> Engine:
+    """The machine's engine, by its own client."""
+    return Engine(docker)
+
+
+@pytest.fixture
+def in_docker(program: Program, engine: Engine, stack_images: dict[str, str]) -> Iterator[Program]:
+    """The program, with the images that are here. Afterwards the engine has nothing of its runs."""
+    program.with_engine(stack_images)
+    yield program
+    program.end()
+    names = [path.name for path in program.folder.glob("reports/*")]
+    left = engine.left(*(f"ticketbench.run={name}" for name in names))
+    if left:
+        program("down")
+    assert not left, f"left in the engine: {left}"

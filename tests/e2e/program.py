@@ -1,5 +1,7 @@
 """Runs the installed program as a user would, and looks for what it leaves behind."""
 
+import csv
+import gzip
 import json
 import os
 import subprocess
@@ -137,3 +139,10 @@ def await_line(process: subprocess.Popen[str], text: str, seconds: float = 120) 
             return lines
         assert time.monotonic() < deadline, "".join(lines)
     raise AssertionError(f"ended without {text!r}:\n{''.join(lines)}")
+
+
+def columns(path: Path, trial: str = "001") -> dict[str, list[float]]:
+    """What a trial's series hold, by column; seconds without a value are left out."""
+    with gzip.open(path / "trials" / trial / "series.csv.gz", "rt", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}

@@ -6,12 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler
-from socketserver import UnixStreamServer
 from typing import Any
 
 import pytest
+from engines import said_to_be
 from program import PROGRAM, Finished, Program
 
 
@@ -175,29 +173,10 @@ def test_what_is_up_or_was_left_behind_is_told(program: Program) -> None:
     assert done.code == 0
 
 
-class Engine(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        body = b'{"Version": "27.1", "ApiVersion": "1.46"}'
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def address_string(self) -> str:
-        return "a Unix socket"
-
-    def log_request(self, *args: object) -> None:
-        """Say nothing."""
-
-
 def test_an_engine_of_docker_is_seen_and_a_silent_one_does_not_hold_us(program: Program) -> None:
     path = program.folder / "docker.sock"
-    with UnixStreamServer(str(path), Engine) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with said_to_be(path, "27.1", "1.46"):
         told = checks(program("doctor", "--json", DOCKER_HOST=f"unix://{path}"))
-        server.shutdown()
-        thread.join()
     assert "27.1" in told["Docker"]["text"]
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(program.folder / "silent.sock"))

@@ -1,15 +1,11 @@
 """Each remedy in a whole run of the installed program, on local processes and in containers."""
 
-import csv
-import gzip
 import json
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from program import Program
+from program import Program, columns
 
 from ticketbench import paths
 from ticketbench.binaries import look
@@ -24,12 +20,6 @@ ALL = (
     "--vary", "pooler=none,pgbouncer",
 )  # fmt: skip
 MEASURED = {0, 1, 3}  # how fast this machine is, and what else it does, is not the question
-
-
-def columns(path: Path, trial: str) -> dict[str, list[float]]:
-    with gzip.open(path / "trials" / trial / "series.csv.gz", "rt", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
 
 
 def grown(values: list[float]) -> float:
@@ -109,21 +99,6 @@ def test_a_program_that_cannot_be_had_is_told_before_anything_starts(program: Pr
 
 
 # --- in containers ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def in_docker(program: Program, docker: str, stack_images: dict[str, str]) -> Iterator[Program]:
-    """The program, with the images that are here. Afterwards the engine has nothing of its runs."""
-    program.with_engine(stack_images)
-    yield program
-    program.end()
-    found = []
-    for path in program.folder.glob("reports/*"):
-        asked = (docker, "ps", "-aq", "--filter", f"label=ticketbench.run={path.name}")
-        found += subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
-    if found:
-        program("down")
-    assert not found
 
 
 @pytest.mark.xdist_group("docker")
