@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ticketbench.model import SCHEMA_VERSION, Level, Record, Shape, SignalKind, TrialStatus
+from ticketbench.model import SCHEMA_VERSION, Level, Shape, SignalKind, TrialStatus
+from ticketbench.record import Record
 
 OutcomeStatus = Literal["pass", "slo_missed", "invalid", "integrity_violated"]
 ValidityStatus = Literal["valid", "lower_bound", "invalid"]
@@ -139,6 +140,27 @@ class OwnSignal(Record):
     most: float | None = None
 
 
+class FaultEffect(Record):
+    """A planned fault and the load. Times are seconds of the window, None for what did not come to pass.
+
+    ``goodput_before_per_s``: the mean of up to 10 s before. ``goodput_worst_per_s`` and ``p95_worst_s``: of the second
+    with the lowest goodput, and of the one with the slowest successful requests, until goodput was as before
+    (analysis/fault_effects.py says what that is). ``failed``: requests that failed until then. ``problem``: what went
+    wrong with the fault itself.
+    """
+
+    fault: str
+    at_s: float | None
+    undone_at_s: float | None
+    answered_at_s: float | None
+    goodput_before_per_s: float | None
+    goodput_worst_per_s: float | None
+    p95_worst_s: float | None
+    failed: int | None
+    recovered_at_s: float | None
+    problem: str = ""
+
+
 class TrialAnalysis(Record):
     """One trial, judged. ``sold_out_after_s``: seconds from the window's start to the first 409, None if none.
 
@@ -160,6 +182,7 @@ class TrialAnalysis(Record):
     window_s: float | None = None
     own: tuple[OwnSignal, ...] = ()
     thrown_ratio: float = 0.0
+    faults: tuple[FaultEffect, ...] = ()
 
 
 class VariantAnalysis(Record):

@@ -9,6 +9,7 @@ from ticketbench import load
 from ticketbench.errors import Interrupted, TicketbenchError
 from ticketbench.logs import redact
 from ticketbench.model import Disturbance, Plan, Trial, TrialRecord, TrialStatus, Window
+from ticketbench.planned_faults import PlannedFaults
 from ticketbench.stack import Endpoints
 from ticketbench.watch import TrialWatch
 
@@ -25,6 +26,7 @@ class Measured:
     reasons: list[str] = field(default_factory=list)
     endpoints: Endpoints | None = None
     watch: TrialWatch | None = None
+    faults: PlannedFaults | None = None
     outcome: load.LoadOutcome | None = None
     collected: "Collected | None" = None
     ledger_read: bool = False
@@ -48,6 +50,7 @@ class Measured:
             load=outcome.result if outcome is not None else None,
             session=session,
             disturbances=self._disturbances(),
+            faults=self.faults.carried_out() if self.faults is not None else (),
         )
 
     def _told(self, missing: Sequence[str]) -> tuple[str, ...]:

@@ -7,18 +7,15 @@ of its own carries ``schema_version``; docs/files.md keeps the history of each.
 
 from typing import Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ticketbench.fault_plan import CarriedFault, PlannedFault
+from ticketbench.record import Record
 
 SCHEMA_VERSION = 1
 
 Level = int | float | str
 Shape = Literal["functional", "steady", "transient"]
-
-
-class Record(BaseModel):
-    """Base of all records: immutable, and a key that nobody knows is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -139,6 +136,7 @@ class Plan(Record):
     ``varied`` holds the levels as given, in order; the reference variant is the first level of each. ``schedules`` is
     keyed by variant name. ``trials`` stand in their seeded random order, in blocks of one repetition each. ``external``
     is there where the system is somebody else's (stack ``external``). ``title`` is a plan file's, for people.
+    ``faults`` are done in each trial.
     """
 
     title: str = ""
@@ -153,6 +151,7 @@ class Plan(Record):
     repetitions: int
     seed: int
     external: ExternalSystem | None = None
+    faults: tuple[PlannedFault, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -311,7 +310,8 @@ class Disturbance(Record):
 class TrialRecord(Record):
     """One trial as it was: ``trial.json``. ``window`` and ``load`` are None where the trial did not come so far.
 
-    ``session`` counts the invocations that worked on the run, from 1; later ones are those of ``--resume``.
+    ``session`` counts the invocations that worked on the run, from 1; later ones are those of ``--resume``. ``faults``
+    are the planned ones.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -325,6 +325,7 @@ class TrialRecord(Record):
     load: LoadResult | None
     session: int = 1
     disturbances: tuple[Disturbance, ...] = ()
+    faults: tuple[CarriedFault, ...] = ()
 
 
 class RunRecord(Record):

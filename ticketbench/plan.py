@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ticketbench import factors
+from ticketbench import factors, fault_rules
 from ticketbench.errors import UsageError
 from ticketbench.events import Planned, PlannedTrial
+from ticketbench.fault_plan import PlannedFault
 from ticketbench.levels import FACTORS_HINT, level_text
 from ticketbench.model import PLACEHOLDER, ExternalSystem, Level, Plan, Scenario, Schedule, Trial, Variant
 
@@ -47,6 +48,7 @@ class Request:
     stack: str = "local"  # AUTO until it is known which one can be had
     external: ExternalSystem | None = None
     title: str = ""
+    faults: tuple[PlannedFault, ...] = ()
 
 
 def variant_name(levels: Mapping[str, Level]) -> str:
@@ -90,6 +92,7 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
         problems += _impossible(variant)
         variants.append(variant)
         schedules[variant.name] = look(levels)[1]
+    problems += fault_rules.impossible(request.faults, request.stack, variants, schedules)
     if problems:
         raise UsageError(*problems, hint=FACTORS_HINT)
     return Plan(
@@ -105,6 +108,7 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
         repetitions=request.repetitions,
         seed=request.seed,
         external=request.external,
+        faults=request.faults,
     )
 
 
@@ -187,10 +191,16 @@ def command(plan: Plan, given: str | None = None) -> str:
         words += ["--vary", f"{name}={','.join(map(level_text, levels))}"]
     for name, level in plan.fixed.items():
         words += ["--set", f"{name}={level_text(level)}"]
+    words += fault_words(plan.faults)
     words += ["--trials", str(plan.repetitions), "--seed", str(plan.seed), "--stack", plan.stack]
     if plan.external is not None:
         words += external_words(plan.external)
     return shlex.join(words)
+
+
+def fault_words(faults: Iterable[PlannedFault]) -> list[str]:
+    """Return the options that plan these faults again."""
+    return [word for fault in faults for word in ("--fault", fault.text)]
 
 
 def external_words(system: ExternalSystem) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ticketbench import paths
 from ticketbench.errors import UsageError
+from ticketbench.fault_plan import PlannedFault, read_faults
 from ticketbench.levels import parse_levels
 from ticketbench.model import Level
 from ticketbench.toml_file import read_toml
@@ -16,7 +17,7 @@ MAX_REPETITIONS: Final = 100
 MAX_SEED: Final = 2**31 - 1
 
 _EXTERNAL_KEYS: Final = ("target", "prometheus", "prometheus_mapping", "prometheus_selector")
-_KEYS: Final = ("scenario", "trials", "seed", "stack", *_EXTERNAL_KEYS, "headers", "vary", "set", "title")
+_KEYS: Final = ("scenario", "trials", "seed", "stack", *_EXTERNAL_KEYS, "headers", "vary", "set", "title", "fault")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PlanFile:
     prometheus_selector: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     title: str = ""
+    faults: tuple[PlannedFault, ...] = ()
 
 
 def bundled_plans() -> tuple[str, ...]:
@@ -95,7 +97,10 @@ def read_plan_file(path: Path) -> tuple[PlanFile, tuple[str, ...]]:
         scenario = _beside(path, scenario)
     if (mapping := external["prometheus_mapping"]) is not None and mapping.endswith(".toml"):
         external["prometheus_mapping"] = _beside(path, mapping)
-    file = PlanFile(scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers, title=title)
+    faults = read_faults(raw.get("fault", []), where, problems)
+    file = PlanFile(
+        scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers, title=title, faults=faults
+    )
     return file, tuple(problems)
 
 

@@ -28,6 +28,7 @@ from ticketbench.model import (
     TrialRecord,
 )
 from ticketbench.others import OthersWatch
+from ticketbench.planned_faults import PlannedFaults
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.sampling.phases import LoadPhase
 from ticketbench.stack import Endpoints, Stack
@@ -213,6 +214,13 @@ def _load(this: Run, measured: Measured) -> None:
         addresses=endpoints.addresses,
         headers=endpoints.headers,
     )
+    faults = PlannedFaults(plan.faults, schedule.window_start_s, endpoints.faults, watch, this.emit)
+    measured.faults = faults
+
+    def on_tick(elapsed_s: float) -> None:
+        faults.on_tick(elapsed_s)
+        follow.on_tick(elapsed_s)
+
     follow = live.LiveLoad(endpoints.prometheus_url, label, plan.scenario, schedule, trial, len(plan.trials), this.emit)
     try:
         with watch, follow:
@@ -220,20 +228,26 @@ def _load(this: Run, measured: Measured) -> None:
                 execution,
                 on_start=on_start,
                 on_phase=on_phase,
-                on_tick=follow.on_tick,
-                should_stop=watch.fault,
+                on_tick=on_tick,
+                should_stop=lambda: faults.trouble() or watch.accident(),
                 on_acks=on_acks,
             )
     except load.LoadInterrupted as interrupt:
         measured.outcome = interrupt.outcome
         raise
     finally:
+        faults.finish()
         sampler.phase(None)
     measured.outcome = outcome
+    _require_whole(outcome, faults.trouble())
+
+
+def _require_whole(outcome: load.LoadOutcome, trouble: str | None) -> None:
+    """Raise what kept a load from being carried through, or from being stored."""
     if outcome.aborted and outcome.result is not None and outcome.result.exit_code in k6.EXITS_OF_A_SCRIPT:
         raise ScriptFailure(outcome.aborted, "`ticketbench scenarios check` reads the script without running it")
-    if outcome.aborted:
-        raise EnvironmentFailure(outcome.aborted)
+    if outcome.aborted or trouble:
+        raise EnvironmentFailure(outcome.aborted or trouble or "")
     if outcome.failure is not None:
         raise outcome.failure
 

@@ -14,6 +14,7 @@ from ticketbench.model import Disturbance
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints
 from ticketbench.stack.neighbours import Neighbours
+from ticketbench.stack.protocol import Component
 from ticketbench.stack.stopped import StoppedWatch, failure
 
 CLOCK_PERIOD_S: Final = 0.2
@@ -29,15 +30,17 @@ SCRAPE_POLL_S: Final = 0.1
 class TrialWatch:
     """What surrounds one trial, from the target's readiness on. As a context manager it watches clocks and neighbours.
 
-    Components are looked at when asked: :meth:`fault` in the load's own loop, :meth:`guarding` around whatever waits
+    Components are looked at when asked: :meth:`accident` in the load's own loop, :meth:`guarding` around whatever waits
     for an answer. A component that was stopped is told once and let go on, so that what is left can be salvaged.
-    A sale that Prometheus does not scrape by the window's begin is a fault too, for its figures would be missing.
+    A sale that Prometheus does not scrape by the window's begin is an accident too, for its figures would be missing.
     """
 
     def __init__(self, endpoints: Endpoints, sampler: SamplerProcess) -> None:
         self._endpoints = endpoints
         self._sampler = sampler
         self._k6: dict[str, int] = {}
+        self._pids = {component.name: component.pid for component in endpoints.components if component.ours}
+        self._expected: set[str] = set()
         self._stopped = StoppedWatch(self._roots)
         self._clocks = ClockWatch()
         self._neighbours = Neighbours()
@@ -81,11 +84,25 @@ class TrialWatch:
                 time.sleep(SCRAPE_POLL_S)
 
     def window_begins(self) -> None:
-        """From now on it is a fault where the sale is not scraped."""
+        """From now on it is an accident where the sale is not scraped."""
         self._scrapes.due = True
 
-    def fault(self) -> str | None:
-        """Return why the load cannot go on: a component died, was stopped or is not scraped. None where all is well."""
+    def expect(self, name: str) -> None:
+        """Do not look after this component: what happens to it is planned."""
+        self._expected.add(name)
+
+    def back(self, component: Component) -> None:
+        """Look after it again, and have the sampler count its new processes. Raises EnvironmentFailure."""
+        self._expected.discard(component.name)
+        if self._pids.get(component.name, component.pid) != component.pid:
+            self._pids[component.name] = component.pid
+            self._sampler.watch(component.name, component.pid)
+
+    def accident(self) -> str | None:
+        """Return why the load cannot go on: a component died, was stopped or is not scraped. None where all is well.
+
+        What is planned (:meth:`expect`) is no accident.
+        """
         dead = self._dead()
         said = [*dead.values(), *(text for name, text in self._stopped.look().items() if name not in dead)]
         if not said and (missing := self._scrapes.missing()):
@@ -93,7 +110,7 @@ class TrialWatch:
         return "; ".join(said) or None
 
     def _dead(self) -> dict[str, str]:
-        dead = self._endpoints.dead()
+        dead = {name: why for name, why in self._endpoints.dead().items() if name not in self._expected}
         if not self._sampler.alive():
             dead = {**dead, "the sampler": "see sampler.log"}
         return {name: f"{name} died in mid-trial: {why}" for name, why in dead.items()}
@@ -107,7 +124,7 @@ class TrialWatch:
         return (*self._clocks.between(start_s, end_s), *self._neighbours.between(start_s, end_s))
 
     def _roots(self) -> dict[str, int]:
-        components = {component.name: component.pid for component in self._endpoints.components if component.ours}
+        components = {name: pid for name, pid in self._pids.items() if name not in self._expected}
         return {**components, "sampler": self._sampler.pid, **self._k6}
 
     def _watch(self) -> None:

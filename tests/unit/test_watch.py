@@ -60,12 +60,12 @@ def test_a_sale_that_is_not_scraped_is_a_fault_from_the_window_on() -> None:
     prometheus = Prometheus()
     with watch(prometheus.unscraped) as trial:
         prometheus.answer("not yet 127.0.0.1:1")
-        assert trial.fault() is None
+        assert trial.accident() is None
         trial.window_begins()
-        fault = trial.fault()
-        assert fault is not None
-        assert "had not scraped" in fault
-        assert "not yet 127.0.0.1:1" in fault
+        accident = trial.accident()
+        assert accident is not None
+        assert "had not scraped" in accident
+        assert "not yet 127.0.0.1:1" in accident
 
 
 def test_a_sale_that_was_found_in_the_warm_up_is_not_asked_about_again() -> None:
@@ -77,7 +77,7 @@ def test_a_sale_that_was_found_in_the_warm_up_is_not_asked_about_again() -> None
                 thread.join(10)  # it ends with the answer
         prometheus.missing = "not yet 127.0.0.1:1"
         trial.window_begins()
-        assert trial.fault() is None
+        assert trial.accident() is None
 
 
 def test_a_prometheus_that_does_not_answer_by_then_is_named() -> None:
@@ -85,14 +85,14 @@ def test_a_prometheus_that_does_not_answer_by_then_is_named() -> None:
     with watch(prometheus.unscraped) as trial:
         prometheus.answer(error="Prometheus does not answer")
         trial.window_begins()
-        assert "Prometheus does not answer" in (trial.fault() or "")
+        assert "Prometheus does not answer" in (trial.accident() or "")
 
 
 def test_a_component_that_died_is_the_only_fault() -> None:
     prometheus = Prometheus()
     with watch(prometheus.unscraped, dead=lambda: {"app": "exit status 1"}) as trial:
         trial.window_begins()
-        assert trial.fault() == "app died in mid-trial: exit status 1"
+        assert trial.accident() == "app died in mid-trial: exit status 1"
 
 
 def test_waiting_ends_with_the_first_scrape_or_with_a_death() -> None:
@@ -102,6 +102,6 @@ def test_waiting_ends_with_the_first_scrape_or_with_a_death() -> None:
     assert list(answers) == []
     with trial:
         trial.window_begins()
-        assert trial.fault() is None  # nobody asks again: the answers are used up
+        assert trial.accident() is None  # nobody asks again: the answers are used up
     with pytest.raises(EnvironmentFailure, match="app died in mid-trial: exit status 1"):
         watch(lambda: "not yet", dead=lambda: {"app": "exit status 1"}).await_scraped()

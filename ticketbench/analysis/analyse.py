@@ -90,6 +90,7 @@ class _Part:
 
 
 def _judged(trial: "TrialData", run: RunRecord) -> _Part:
+    from ticketbench.analysis.fault_effects import fault_effects
     from ticketbench.analysis.own import own_signals
     from ticketbench.analysis.signals import measure  # numpy, which no other command should wait for
     from ticketbench.analysis.thrown import thrown_ratio
@@ -113,6 +114,7 @@ def _judged(trial: "TrialData", run: RunRecord) -> _Part:
         window_s=measured.window_s if measured else None,
         own=own_signals(trial, run.plan.external),
         thrown_ratio=thrown_ratio(trial, run),
+        faults=fault_effects(trial, run) if record.faults else (),
     )
     return _Part(
         analysis=analysis,

@@ -56,10 +56,18 @@ def contradictions(
             f"k6 counted {load.requests} requests and its stored histograms hold {round(measured.everything.count)}:"
             " the latencies are not those of all requests"
         )
-    if own_app:
+    if own_app and not app_was_ended(trial):
         yield from app_saw_fewer(series)
     if quantiles:
         yield from _p95(load, measured)
+
+
+def app_was_ended(trial: "TrialData") -> bool:
+    """Tell whether the app was killed or started again on purpose: what it counted since its last scrape is gone."""
+    return any(
+        fault.fault.action in ("kill", "restart") and fault.fault.component.partition("-")[0] == "app"
+        for fault in trial.record.faults
+    )
 
 
 def strangers(trial: "TrialData", series: Series, *, own_app: bool = True) -> Iterator[str]:

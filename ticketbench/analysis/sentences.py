@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ticketbench.analysis.audit import NOT_OURS
 from ticketbench.analysis.slos import said, slo_text
 from ticketbench.analysis.wording import latency, listed, number, percent, times
-from ticketbench.conclusions import Integrity, OutcomeStatus, TrialAnalysis, VariantAnalysis
+from ticketbench.conclusions import FaultEffect, Integrity, OutcomeStatus, TrialAnalysis, VariantAnalysis
 from ticketbench.levels import variant_words
 from ticketbench.model import Plan
 
@@ -78,6 +78,28 @@ def _why_invalid(plan: Plan, reference: VariantAnalysis | None, trials: Sequence
         variant = f" (reference {variant_words(reference.variant)})" if len(plan.variants) > 1 else ""
         return f"{reference.validity.reasons[0] if reference.validity.reasons else 'nothing was measured'}{variant}"
     return why_incomplete(plan, trials) or "nothing was measured"
+
+
+def fault_sentence(effect: FaultEffect) -> str:
+    """Return what a planned fault did to the load, as far as it is known."""
+    if effect.problem:
+        return effect.problem
+    if effect.at_s is None:
+        return f"{effect.fault}: the load ended before"
+    before, worst = effect.goodput_before_per_s, effect.goodput_worst_per_s
+    parts = []
+    if worst is not None:
+        was = "" if before is None else f"{number(before)}/s before, "
+        parts.append(f"goodput {was}{number(worst)}/s in its worst second")
+    if effect.p95_worst_s is not None:
+        parts.append(f"p95 up to {latency(effect.p95_worst_s)}")
+    if effect.recovered_at_s is not None and effect.undone_at_s is not None:
+        parts.append(f"as before {max(0.0, effect.recovered_at_s - effect.undone_at_s):.1f} s after it was undone")
+    elif before:
+        parts.append("not as before until the window's end")
+    if effect.failed is not None:
+        parts.append(f"{effect.failed} request{'s' * (effect.failed != 1)} failed")
+    return f"{effect.fault}: {', '.join(parts) or 'nothing was stored of it'}"
 
 
 def why_incomplete(plan: Plan, trials: Sequence[TrialAnalysis]) -> str:

@@ -66,7 +66,7 @@ def timeline(trial: "TrialData", schedule: Schedule, scenario: Scenario) -> Time
     if len(ends) < 1:
         return None
     edges = np.concatenate([[ends[0] - 1.0], ends])
-    good = rows.having(lambda answer: _is_goal(answer, scenario))
+    good = rows.having(lambda answer: is_goal(answer, scenario))
     failed = rows.having(lambda answer: not answer.expected)
     second = _seconds_of(good, ends)
     p50, p95, p99 = (_plain(quantiles_of_each(good, second, len(ends), q)) for q in (0.50, 0.95, 0.99))
@@ -90,7 +90,8 @@ def timeline(trial: "TrialData", schedule: Schedule, scenario: Scenario) -> Time
     )
 
 
-def _is_goal(answer: "Answer", scenario: Scenario) -> bool:
+def is_goal(answer: "Answer", scenario: Scenario) -> bool:
+    """Tell whether an answer counts as goodput."""
     return answer.expected and answer.status.startswith("2") and scenario.goal in (None, answer.route)
 
 

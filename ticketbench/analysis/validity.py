@@ -125,8 +125,14 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
     yield from _sources(trial, series, edges)
     for text in crosscheck.strangers(trial, series, own_app=run.plan.external is None):
         yield Reason("lower_bound", text)
-    if run.plan.external is not None:
-        yield from _of_external(series)
+    yield from _of_external(series) if run.plan.external is not None else _of_faults(trial, series)
+
+
+def _of_faults(trial: "TrialData", series: Series) -> Iterator[Reason]:
+    """Say what planned faults leave open."""
+    if crosscheck.app_was_ended(trial):
+        for text in crosscheck.app_saw_fewer(series):
+            yield Reason("note", f"{text}; it was ended on purpose, and its counts since the last scrape are gone")
 
 
 def _of_external(series: Series) -> Iterator[Reason]:

@@ -51,7 +51,7 @@ def for_terminal(options: RunOptions, plan: Plan) -> tuple[str, ...]:
             w for name, levels in plan.varied.items() for w in ("--vary", f"{name}={','.join(map(level_text, levels))}")
         ]
         words += [w for name, level in plan.fixed.items() for w in ("--set", f"{name}={level_text(level)}")]
-        words += ["--stack", plan.stack]
+        words += [*planning.fault_words(plan.faults), "--stack", plan.stack]
         return (*words, *system_words)
     words = ["run"]
     words += [] if options.scenario is None else [options.scenario]
@@ -66,4 +66,5 @@ def _factors(options: RunOptions) -> list[str]:
     return [
         *(word for text in options.vary for word in ("--vary", text)),
         *(word for text in options.fixed for word in ("--set", text)),
+        *(word for text in options.faults for word in ("--fault", text)),
     ]

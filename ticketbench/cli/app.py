@@ -101,6 +101,14 @@ def run_command(
     fixed: Annotated[
         list[str] | None, typer.Option("--set", metavar="FACTOR=A", help="One level for all variants; may be repeated.")
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="'DO WHAT at S for S'",
+            help="Done to a component in each window, as 'pause redis at 10 for 3'; may be repeated.",
+        ),
+    ] = None,
     plan: Annotated[str | None, typer.Option("--plan", metavar="NAME|FILE", help="A TOML plan to read from.")] = None,
     trials: Annotated[
         str | None,
@@ -178,6 +186,7 @@ def run_command(
                 scenario=scenario,
                 vary=tuple(vary or ()),
                 fixed=tuple(fixed or ()),
+                faults=tuple(fault or ()),
                 plan=plan,
                 trials=trials,
                 seed=seed,

@@ -9,6 +9,7 @@ from ticketbench import plan as planning
 from ticketbench import scenario
 from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, system_of, words_again
 from ticketbench.errors import UsageError
+from ticketbench.fault_plan import PlannedFault, parse_faults
 from ticketbench.levels import FACTORS_HINT, parse_fixed, parse_varied
 from ticketbench.model import Level
 from ticketbench.plan_file import MAX_REPETITIONS, MAX_SEED, PlanFile, find_plan, read_plan_file
@@ -46,6 +47,7 @@ class RunOptions:
     resume: str | None = None
     from_variables: frozenset[str] = frozenset()
     external: ExternalOptions = field(default_factory=ExternalOptions)
+    faults: tuple[str, ...] = ()
 
     def said(self, option: str) -> str:
         """Return the name under which an option was given: its flag, or its variable."""
@@ -82,6 +84,11 @@ def request_of(options: RunOptions) -> Asked:
         fixed = parse_fixed(options.fixed)
     except UsageError as error:
         problems += error.problems
+    faults: tuple[PlannedFault, ...] = ()
+    try:
+        faults = parse_faults(options.faults)
+    except UsageError as error:
+        problems += error.problems
     trials = _whole(options.said("trials"), options.trials, 1, MAX_REPETITIONS, problems)
     seed = _whole(options.said("seed"), options.seed, 0, MAX_SEED, problems)
     script = _script(options, file, problems)
@@ -102,6 +109,7 @@ def request_of(options: RunOptions) -> Asked:
         stack=_stack(options, file) if system is None else "external",
         external=None if system is None else system.record(),
         title=file.title,
+        faults=faults or file.faults,
     )
     problems += planning.contradictions(request)
     if problems or script is None:

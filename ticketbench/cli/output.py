@@ -140,12 +140,27 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
         every = "both variants" if len(names) == 2 else f"all {len(names)} variants"
         whose = every if len(names) == len(analysis.variants) else "; ".join(names)
         out.print(Text(plain(f"{whose}: {reason}" if several else reason)))
+    for line in _faults(analysis):
+        out.print(Text(plain(line)))
     if analysis.shape != "functional" and closed_model_text(plan):
         out.print(Text(closed_model_text(plan).capitalize()))
     if analysis.shape != "functional" and analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
         out.print(
             Text("One trial a variant: differences have no interval and may be noise; --trials 5 gives them one."),
         )
+
+
+def _faults(analysis: "Analysis") -> list[str]:
+    """Return what became of each planned fault, by trial where there are several."""
+    from ticketbench.analysis.sentences import fault_sentence
+    from ticketbench.levels import variant_words
+
+    lines = []
+    for trial in analysis.trials:
+        several = len(analysis.variants) > 1 or len(analysis.trials) > 1
+        whose = f"{variant_words(trial.variant)}, trial {trial.trial}: " if several else ""
+        lines += [f"{whose}{fault_sentence(effect)}" for effect in trial.faults]
+    return lines
 
 
 def _told(analysis: "Analysis") -> "list[tuple[tuple[str, ...], str]]":

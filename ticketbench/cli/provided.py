@@ -14,6 +14,7 @@ from ticketbench import factors
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.events import Emit, Notice
+from ticketbench.fault_plan import PlannedFault
 from ticketbench.model import BinaryVersion, Level
 from ticketbench.stack import companions, confinement
 from ticketbench.stack.external import PARTS as EXTERNAL_PARTS
@@ -39,11 +40,11 @@ class Ready:
 
         return versions(self.images)
 
-    def require(self, variants: Iterable[Mapping[str, Level]]) -> None:
-        """Raise EnvironmentFailure where the engine cannot do what one of these levels asks for."""
+    def require(self, variants: Iterable[Mapping[str, Level]], faults: Sequence[PlannedFault]) -> None:
+        """Raise EnvironmentFailure where the engine cannot do what one of these levels or faults asks for."""
         from ticketbench.stack.containers import limits
 
-        limits.require(self.engine, variants)
+        limits.require(self.engine, variants, faults)
 
     def with_services(self, services: Sequence[str], emit: Emit) -> "Ready":
         """Return the same with the images of further services. Raises EnvironmentFailure, naming what cannot be had."""
@@ -54,7 +55,14 @@ class Ready:
         return replace(self, images={**self.images, **more})
 
     def stack(
-        self, run_id: str, k6: Path, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool
+        self,
+        run_id: str,
+        k6: Path,
+        variants: Sequence[Mapping[str, Level]],
+        emit: Emit,
+        *,
+        keep: bool,
+        faults: bool,
     ) -> "DockerStack":
         """Return the stack for these variants, not yet started."""
         from ticketbench.stack.compose_file import read_compose
@@ -70,6 +78,7 @@ class Ready:
             keep=keep,
             most_workers=max(int(levels.get("workers", 1)) for levels in variants),
             most_replicas=max(int(levels.get("replicas", 1)) for levels in variants),
+            faults=faults,
         )
 
 
@@ -132,26 +141,28 @@ class Provided:
         """What the run's record says of the programs that take part."""
         return self.binaries.versions if self.docker is None else self.docker.versions
 
-    def for_variants(self, variants: Sequence[Mapping[str, Level]], emit: Emit) -> "Provided":
+    def for_variants(
+        self, variants: Sequence[Mapping[str, Level]], emit: Emit, faults: Sequence[PlannedFault] = ()
+    ) -> "Provided":
         """Return the same with what only some variants need: PgBouncer, HAProxy.
 
-        Raises EnvironmentFailure where this machine cannot do, or cannot get, what one of these levels asks for.
+        Raises EnvironmentFailure where this machine cannot do, or cannot get, what a level or a planned fault asks for.
         """
         if self.name == "external":
             return self
         optional = companions.all_wanted(variants)
         if self.docker is not None:
-            self.docker.require(variants)
+            self.docker.require(variants, faults)
             return replace(self, docker=self.docker.with_services(optional, emit))
-        confinement.require(variants)
+        confinement.require(variants, faults)
         return replace(self, binaries=self.binaries.and_more(binaries_module.provide(emit, optional)))
 
     def stack(
-        self, run_id: str, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool
+        self, run_id: str, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool, faults: bool = False
     ) -> "LocalStack | DockerStack":
-        """Return a stack of our own for these variants, not yet started."""
+        """Return a stack of our own for these variants, not yet started; ``faults``: they will be done to it."""
         if self.docker is not None:
-            return self.docker.stack(run_id, self.k6, variants, emit, keep=keep)
+            return self.docker.stack(run_id, self.k6, variants, emit, keep=keep, faults=faults)
         most_workers = max(factors.processes(levels) for levels in variants)
         return LocalStack(run_id, self.binaries, emit, keep=keep, most_workers=most_workers)
 

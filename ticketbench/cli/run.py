@@ -52,7 +52,7 @@ def run(options: RunOptions) -> int:
         provided = provide(asked.request.stack, draw)
         request = replace(asked.request, stack=provided.name)
         plan = _plan(request, asked.script, provided.k6)
-        provided = provided.for_variants([variant.levels for variant in plan.variants], draw)
+        provided = _for_plan(provided, plan, draw)
         descriptors.require(plan)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
@@ -63,6 +63,10 @@ def run(options: RunOptions) -> int:
                     system_words=asked.system_words,
                 )  # fmt: skip
                 return _measure(undertaking, options, provided, draw, signals)
+
+
+def _for_plan(provided: Provided, plan: Plan, draw: panel.Drawer) -> Provided:
+    return provided.for_variants([variant.levels for variant in plan.variants], draw, plan.faults)
 
 
 def _resume(options: RunOptions, run_folder: str) -> int:
@@ -82,7 +86,7 @@ def _resume(options: RunOptions, run_folder: str) -> int:
                 draw.close()
                 return _conclude(undertaking, options, None, signals)
             provided = provide(resumed.plan.stack, draw)
-            provided = provided.for_variants([variant.levels for variant in resumed.plan.variants], draw)
+            provided = _for_plan(provided, resumed.plan, draw)
             require_unchanged(resumed, provided.k6, provided.versions)
             descriptors.require(resumed.plan)
             return _measure(undertaking, options, provided, draw, signals)
@@ -118,6 +122,7 @@ def _refuse_with_resume(options: RunOptions) -> None:
     said = {
         "--vary": options.vary,
         "--set": options.fixed,
+        "--fault": options.faults,
         "--plan": options.plan is not None,
         "--trials": "trials" in typed,
         "--seed": "seed" in typed,
@@ -166,7 +171,7 @@ def _measure(
     stack: Stack
     if system is None:
         levels = [variant.levels for variant in undertaking.plan.variants]
-        stack = provided.stack(name, levels, draw, keep=options.keep)
+        stack = provided.stack(name, levels, draw, keep=options.keep, faults=bool(undertaking.plan.faults))
     else:
         asked_first = undertaking.plan.scenario
         stack = ExternalStack(

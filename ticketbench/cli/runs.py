@@ -12,7 +12,7 @@ from ticketbench.cli import output, verdict
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_INTEGRITY, EXIT_INVALID, EXIT_OK, UsageError, worst
 from ticketbench.levels import variant_words
-from ticketbench.model import Record
+from ticketbench.record import Record
 from ticketbench.report import FORMATS
 from ticketbench.report.write import judge, write
 

@@ -22,6 +22,7 @@ SIZE_INCHES: Final = (6.0, 2.75)  # 432 x 198 units: legible at 340 px (phone) a
 
 _SERIES: Final = 8
 _SHADE, _GRID, _INK, _SLO, _OFFERED, _PHASE = "#020001", "#020002", "#020003", "#020004", "#020005", "#020006"
+_FAULT, _FAULT_EDGE = "#020007", "#020008"
 _VARIABLES: Final = {
     _SHADE: "var(--fig-shade)",
     _GRID: "var(--fig-grid)",
@@ -29,6 +30,8 @@ _VARIABLES: Final = {
     _SLO: "var(--fig-slo)",
     _OFFERED: "var(--fig-offered)",
     _PHASE: "var(--fig-phase)",
+    _FAULT: "var(--fig-fault)",
+    _FAULT_EDGE: "var(--fig-fault-edge)",
     "#000000": "var(--fig-ink)",
     **{f"#0100{i:02x}": f"var(--s{i + 1})" for i in range(_SERIES)},
 }
@@ -65,8 +68,8 @@ class Line:
 class Drawing:
     """What one figure shows. ``window_s`` ends the measured time; what lies outside of 0 to there is shaded.
 
-    ``unit``: seconds, ratio or plain. ``marks`` are times in seconds where the event changes its course; ``limits`` are
-    SLOs in the figure's own unit.
+    ``unit``: seconds, ratio or plain. ``marks`` are times in seconds where the event changes its course, ``faults`` the
+    begins and ends of planned faults; ``limits`` are SLOs in the figure's own unit.
     """
 
     key: str
@@ -77,6 +80,7 @@ class Drawing:
     span_s: tuple[float, float]
     marks: tuple[float, ...] = ()
     limits: tuple[float, ...] = ()
+    faults: tuple[tuple[float, float], ...] = ()
 
 
 def swatch(style: int) -> str:
@@ -185,6 +189,10 @@ def _frame(axes: "Axes", drawing: Drawing) -> None:
     for low, high in ((start, min(0.0, end)), (drawing.window_s, end)):
         if high > low:
             axes.axvspan(low, high, color=_SHADE, linewidth=0, zorder=0)
+    for low, high in drawing.faults:
+        axes.axvspan(low, high, color=_FAULT, linewidth=0, zorder=0.2)
+        axes.axvline(low, color=_FAULT_EDGE, linewidth=1.1, zorder=1.1)
+        axes.axvline(high, color=_FAULT_EDGE, linewidth=0.7, zorder=1.1)
     for mark in drawing.marks:
         axes.axvline(mark, color=_PHASE, linewidth=0.9, dashes=(1, 2), zorder=1)
     for limit in drawing.limits:

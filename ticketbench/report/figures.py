@@ -10,6 +10,7 @@ from ticketbench.model import OfferedSlope, Slo
 from ticketbench.report import wording
 from ticketbench.report.cells import ranked
 from ticketbench.report.charts import Drawing, Line, Values, has_values
+from ticketbench.report.faults import fault_spans
 from ticketbench.report.input import ReportInput
 from ticketbench.report.table import Cell, Column, Row, Table
 
@@ -70,6 +71,8 @@ class _Builder:
         start = min((t.t_s[0] for t in everyone), default=0.0)
         end = max((t.t_s[-1] for t in everyone), default=1.0)
         self.span_s = (start, max(end, start + 1))
+        # those of the first line: they are planned for the same seconds of all trials
+        self.faults = fault_spans(data, everyone[0].trial) if everyone else ()
 
     def figure(
         self,
@@ -94,7 +97,7 @@ class _Builder:
                     seen.append((t.t_s, t.offered_per_s))
                     lines.append(Line(self.style[t.variant], t.t_s, t.offered_per_s, offered=True))
         name = f"{self.prefix}{key}"
-        drawing = Drawing(name, title, unit, tuple(lines), self.window_s, self.span_s, marks, limits)
+        drawing = Drawing(name, title, unit, tuple(lines), self.window_s, self.span_s, marks, limits, self.faults)
         return Figure(
             key=name,
             title=title,

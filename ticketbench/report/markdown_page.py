@@ -2,6 +2,7 @@
 
 from ticketbench.report import tables
 from ticketbench.report.about import environment_table
+from ticketbench.report.faults import faults_table
 from ticketbench.report.input import ReportInput
 from ticketbench.report.limits import limits_table
 from ticketbench.report.markup import block, code, paragraph
@@ -33,10 +34,11 @@ def markdown(data: ReportInput) -> bytes:
         parts += [paragraph(f"Bottleneck of {found.variant}: {found.cause} ({found.confidence} sure). {evidence}"), ""]
     parts += [f"**{view.differed.caption}**", "", block(view.differed), "", paragraph(view.held), ""]
     parts += ["Reproduce:", "", code(view.command), "", *(f"{paragraph(note)}\n" for note in view.command_notes)]
-    limits = limits_table(data)
+    limits, faults = limits_table(data), faults_table(data)
     for table in (
         tables.slo_table(data),
         tables.errors_table(data),
+        *((faults,) if faults.rows else ()),
         *((limits,) if limits.rows else ()),
         environment_table(data),
     ):

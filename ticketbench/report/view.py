@@ -12,6 +12,7 @@ from ticketbench.levels import level_words
 from ticketbench.model import Plan
 from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, command_notes, files, method
+from ticketbench.report.faults import faults_table
 from ticketbench.report.input import ReportInput
 from ticketbench.report.limits import limits_table
 from ticketbench.report.own_tables import own_tables
@@ -314,6 +315,8 @@ def _drawn_note(data: ReportInput, drawings: Sequence[charts.Drawing]) -> str:
     notes = ["Grey ground is outside of the window: warm-up before it, the last answers after it."]
     if any(drawing.marks for drawing in drawings):
         notes.append("Dotted upright lines are where the offered rate changes its course.")
+    if any(drawing.faults for drawing in drawings):
+        notes.append("Tinted ground is a planned fault, from its begin until the component answered again.")
     longest = max((len(line.t_s) for drawing in drawings for line in drawing.lines), default=0)
     if longest > charts.MAX_POINTS:
         notes.append(
@@ -335,6 +338,7 @@ def _sections(data: ReportInput) -> tuple[Section, ...]:
     audited = (Section("integrity", "Ledger audit", (tables.integrity_table(data),)),)
     return (
         *(against if several else ()),
+        *((Section("faults", "Planned faults", (planned,)),) if (planned := faults_table(data)).rows else ()),
         Section("slos", "Service level objectives", (tables.slo_table(data),)),
         Section("errors", "Errors by kind", (tables.errors_table(data),)),
         Section("routes", "Routes", (tables.routes_table(data),)),

@@ -1,11 +1,13 @@
 """Carries out the factors of scope ``stack``: pins a stack's components to cores, and limits their CPU."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from ticketbench import isolation
 from ticketbench.errors import EnvironmentFailure
+from ticketbench.fault_plan import PlannedFault
 from ticketbench.isolation import CORES, CpuGroup
 from ticketbench.model import Level
 from ticketbench.stack.companions import NAMES as COMPANIONS
@@ -19,8 +21,10 @@ SYSTEM: Final = ("app", "postgres", "redis")
 WHOLE_SYSTEM: Final = (*SYSTEM, *COMPANIONS)
 
 
-def require(variants: Iterable[Mapping[str, Level]]) -> None:
-    """Raise EnvironmentFailure, with what to do, where this machine cannot do what one of these levels asks for."""
+def require(variants: Iterable[Mapping[str, Level]], faults: Iterable[PlannedFault] = ()) -> None:
+    """Raise EnvironmentFailure, with what to do, where this machine cannot do what a level or a fault asks for."""
+    if any(fault.action == "cpu" for fault in faults):
+        isolation.parent()
     for levels in variants:
         if levels.get("pinning") == "split":
             isolation.split()
@@ -46,17 +50,17 @@ class Confinement:
         What they start later inherits it. Call it when they have started what they start, and no load is on: what is
         started meanwhile may escape. A level that is not there is lifted. Raises EnvironmentFailure.
         """
-        try:
+        with _spoken():
             limits = _limits(levels)
             for name in dict.fromkeys((*limits, *pids, *self._groups)):
-                if component_of(name) in limits:
-                    self._limit(name, limits[component_of(name)], pids.get(name))
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"the CPU of a component cannot be limited: {error.filename}: {error.strerror}",
-                "`ticketbench doctor` tells what this machine can do",
-            ) from error
+                if component_of(name) in SYSTEM or name in self._groups:
+                    self._limit(name, limits.get(component_of(name), 0.0), pids.get(name))
         self._pin(levels.get("pinning") == "split", pids)
+
+    def limit(self, name: str, cpus: float, pid: int) -> None:
+        """Hold one component to ``cpus`` from now on; 0 takes its limit away. Raises EnvironmentFailure."""
+        with _spoken():
+            self._limit(name, cpus, pid)
 
     def _limit(self, name: str, cpus: float, pid: int | None) -> None:
         group = self._groups.get(name)
@@ -86,6 +90,17 @@ class Confinement:
         if self._pinned:
             self._pinned = False
             isolation.pin([os.getpid()], CORES)
+
+
+@contextlib.contextmanager
+def _spoken() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"the CPU of a component cannot be limited: {error.filename}: {error.strerror}",
+            "`ticketbench doctor` tells what this machine can do",
+        ) from error
 
 
 def _tree(pid: int) -> tuple[int, ...]:

@@ -112,7 +112,7 @@ class HaproxyServer(RootlessServer):
         return figures_url(LOOPBACK, self._figures_port, self._secret)
 
     def _command(self) -> list[str]:
-        self._figures_port = self._ports()
+        self._figures_port = self._figures_port if self.again else self._ports()
         config = self.folder / "haproxy.cfg"
         config.unlink(missing_ok=True)
         config.touch(mode=0o600)

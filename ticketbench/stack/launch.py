@@ -136,8 +136,9 @@ class Launcher:
         identity: Identity = OURSELVES,
         environment: Mapping[str, str] | None = None,
         fds: Sequence[int] = (),
+        append: bool = False,
     ) -> Launched:
-        """Start ``command`` in ``folder`` with its output going to ``log`` (emptied first).
+        """Start ``command`` in ``folder`` with its output going to ``log`` (emptied first, unless ``append``).
 
         Raises EnvironmentFailure where it cannot be started. SIGINT and SIGTERM are held back meanwhile, so that what
         was started is always written down.
@@ -147,7 +148,7 @@ class Launcher:
         with interrupts.deferred():
             self._journal.about_to_start(component)
             try:
-                with log.open("wb") as output:
+                with log.open("ab" if append else "wb") as output:
                     popen = subprocess.Popen(
                         [*self._prefix(identity, ending), *map(str, command)],
                         cwd=folder,

@@ -12,12 +12,10 @@ from ticketbench.binaries import Binaries
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, ignore
 from ticketbench.model import Level
-from ticketbench.stack import haproxy, pgbouncer
-from ticketbench.stack.companions import Companions
 from ticketbench.stack.confinement import Confinement
-from ticketbench.stack.haproxy import HaproxyServer
 from ticketbench.stack.launch import Launcher, not_root
-from ticketbench.stack.pgbouncer import PgBouncerServer, Pooling
+from ticketbench.stack.local_companions import LocalCompanions
+from ticketbench.stack.local_faults import LocalFaults, Part
 from ticketbench.stack.postgres import POSTGRES_SETTINGS, PostgresServer
 from ticketbench.stack.process import remedy
 from ticketbench.stack.protocol import Component, DatabaseAccess, Endpoints, Servers
@@ -28,7 +26,7 @@ from ticketbench.stack.servers import (
     PORT_ATTEMPTS,
     PrometheusServer,
     RedisServer,
-    bound,
+    distinct_ports,
 )
 from ticketbench.stack.state import Access, StateFile, remove, take_down_leftovers
 from ticketbench.stack.stopped import StoppedWatch, failure
@@ -76,8 +74,7 @@ class LocalStack:
         self._postgres: PostgresServer | None = None
         self._data: Data | None = None
         self._target: Replicas | None = None
-        self._companions = Companions()
-        self._companion_folders: dict[str, Path] = {}
+        self._companions = LocalCompanions(binaries, self._launcher, self._logs, self._rootless_folder)
         self._max_connections = int(POSTGRES_SETTINGS["max_connections"])
 
     @property
@@ -106,7 +103,7 @@ class LocalStack:
         return interrupts.watching(failure(StoppedWatch(self._launcher.running)))
 
     def _start_servers(self) -> None:
-        self._metrics_ports = _distinct_ports(self._most_workers)
+        self._metrics_ports = distinct_ports(self._most_workers)
         # the slow part, initdb, runs while the other two are coming up
         store = self._redis = RedisServer(
             self._binaries.redis, self._make_folder("redis"), self._launcher, log=self._logs / "redis.log"
@@ -199,10 +196,10 @@ class LocalStack:
         self._confinement.apply({}, self._pids())  # the reset is nobody's measurement, and need not be slow
         seed = factors.of_scope(levels, "data")
         data.reset(seed, lambda url: self._fill(seed, url))
-        database_url, more = self._start_pooler(levels)
+        database_url, more = self._companions.start_pooler(levels, self._started()[2].at, data)
         env = environment({**factors.of_scope(levels, "app"), **seed, **more}, database_url, store.url)
         settings, began_s = self._start_target(env, replicas(levels), workers)
-        base_url = self._start_balancer(levels)
+        base_url = self._companions.start_balancer(levels, {each.component: each.base_url for each in target.each()})
         # last of all: its start is not measured either, and what it started until now is found below it
         self._confinement.apply(levels, self._pids())
         ports = self._metrics_ports[:workers]
@@ -229,8 +226,24 @@ class LocalStack:
             logs={name: self._logs / f"{name}.log" for name in self._pids()},
             dead=self.dead,
             unscraped=lambda: self._unscraped(workers, began_s),
-            consoles=self._consoles(),
+            consoles=self._companions.consoles(),
+            faults=LocalFaults(
+                self._parts(),
+                levels,
+                self._confinement.limit,
+                lambda: self._confinement.apply(levels, self._pids()),
+            ),
         )
+
+    def _parts(self) -> dict[str, Part]:
+        """Return what a fault can be done to."""
+        store, _, postgres, _, target = self._started()
+        return {
+            "postgres": postgres,
+            "redis": store,
+            **{each.component: each for each in target.each()},
+            **{each.name: each for each in self._companions.each()},
+        }
 
     def _forget_variant(self) -> None:
         """Write down that what only the last variant had is gone."""
@@ -246,55 +259,6 @@ class LocalStack:
             self._max_connections = most
             data.moved(postgres.at)
             self._file.listens({postgres.name: postgres.port})
-
-    def _start_pooler(self, levels: Mapping[str, Level]) -> tuple[str, dict[str, Level]]:
-        """Return where the sale finds its database, behind PgBouncer if asked, and the settings that go with it."""
-        _, _, postgres, data, _ = self._started()
-        if not pgbouncer.asked(levels):
-            return data.target_dsn(), {}
-        server = PgBouncerServer(
-            self._binaries.program(pgbouncer.NAME),
-            self._companion_folder(pgbouncer.NAME),
-            self._launcher,
-            log=self._logs / f"{pgbouncer.NAME}.log",
-            postgres=postgres.at,
-            sale=data.password,
-            pooling=Pooling.of(levels),
-        )
-        self._companions.start(server)
-        return data.target_dsn(through=server.here.at), {"prepared_statements": "on" if server.prepares else "off"}
-
-    def _start_balancer(self, levels: Mapping[str, Level]) -> str:
-        """Return where k6 finds the sale: HAProxy in front of all replicas if asked, else the only one."""
-        target = self._started()[-1]
-        places = {each.component: each.base_url for each in target.each()}
-        if not factors.balanced(levels):
-            return places[SALE]
-        server = HaproxyServer(
-            self._binaries.program(haproxy.NAME),
-            self._companion_folder(haproxy.NAME),
-            self._launcher,
-            log=self._logs / f"{haproxy.NAME}.log",
-            replicas={name: url.removeprefix("http://") for name, url in places.items()},
-        )
-        self._companions.start(server)
-        return server.base_url
-
-    def _companion_folder(self, name: str) -> Path:
-        folder = self._companion_folders.get(name)
-        if folder is None:
-            folder = self._companion_folders[name] = self._rootless_folder(name)
-        return folder
-
-    def _consoles(self) -> dict[str, str]:
-        """Return where the companions tell their figures."""
-        found = {}
-        for server in self._companions.each():
-            if isinstance(server, PgBouncerServer):
-                found[server.name] = server.here.console
-            elif isinstance(server, HaproxyServer):
-                found[server.name] = server.figures
-        return found
 
     def _pids(self) -> dict[str, int]:
         return {component.name: component.pid for component in self._components(with_target=True)}
@@ -325,7 +289,7 @@ class LocalStack:
                         f"the sale found no free port for its metrics: {error}",
                         "look at what else opens ports on this machine",
                     ) from error
-                self._metrics_ports = _distinct_ports(self._most_workers)
+                self._metrics_ports = distinct_ports(self._most_workers)
                 prometheus.scrape(self._scraped())
                 continue
             return settings, began_s
@@ -388,9 +352,3 @@ def _writing() -> Iterator[None]:
         raise EnvironmentFailure(
             f"the stack cannot use {error.filename or 'its folder'}: {error.strerror}", remedy(error.strerror or "")
         ) from error
-
-
-def _distinct_ports(count: int) -> list[int]:
-    """Return free ports of the loopback, all different. Raises EnvironmentFailure where there are not so many."""
-    with contextlib.ExitStack() as held:
-        return [held.enter_context(bound()).getsockname()[1] for _ in range(count)]

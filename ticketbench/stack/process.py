@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ticketbench.model import Record
+from ticketbench.record import Record
 
 # The environment variable that labels every process of a stack with the stack's id.
 LABEL: Final = "TICKETBENCH_STACK"

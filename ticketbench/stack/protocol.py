@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ticketbench.fault_plan import PlannedFault
 from ticketbench.mapping import SeriesSource
 from ticketbench.model import BinaryVersion, Level
 
@@ -55,6 +56,19 @@ class Servers:
     containers: Containers | None = None
 
 
+class Faults(Protocol):
+    """What a stack can do to its components on purpose. Each method returns at once, and raises EnvironmentFailure."""
+
+    def begin(self, fault: PlannedFault) -> None:
+        """Do it: stop, kill, unplug or limit the component, or ask it to end."""
+
+    def end(self, fault: PlannedFault) -> None:
+        """Undo it: what it takes (a start, say) may go on for a while."""
+
+    def answers(self, fault: PlannedFault) -> Component | None:
+        """Return the component once it is undone and gives a real answer again, None until then."""
+
+
 @dataclass(frozen=True)
 class Endpoints:
     """A stack in a variant's state, answering requests.
@@ -68,7 +82,7 @@ class Endpoints:
     somebody else's: where k6 may go, what it sends along, and the Prometheus that holds the system's own series.
     ``base_url`` is the target as k6 reaches it. ``packages`` are the versions that the target runs on, None where they
     are the ones installed here. ``consoles`` maps pgbouncer and haproxy, where a variant has them, to the addresses of
-    their figures, secrets included.
+    their figures, secrets included. ``faults`` does planned faults to the components, None where the stack does none.
     """
 
     base_url: str
@@ -87,6 +101,7 @@ class Endpoints:
     source: SeriesSource | None = None
     packages: Mapping[str, str] | None = None
     consoles: Mapping[str, str] = field(default_factory=dict, repr=False)
+    faults: Faults | None = None
 
     @property
     def own_access(self) -> DatabaseAccess:

@@ -65,6 +65,12 @@ def free_port() -> int:
         return port
 
 
+def distinct_ports(count: int) -> list[int]:
+    """Return free ports of the loopback, all different. Raises EnvironmentFailure where there are not so many."""
+    with contextlib.ExitStack() as held:
+        return [held.enter_context(bound()).getsockname()[1] for _ in range(count)]
+
+
 class Server(abc.ABC):
     """One server process in a folder of its own. ``port`` is 0 until it is launched."""
 
@@ -77,6 +83,7 @@ class Server(abc.ABC):
         self.log = log
         self.port = 0
         self.launched: Launched | None = None
+        self.again = False  # it was started again where it was
         self._launcher = launcher
         self._ports = ports
         self._attempts = 0
@@ -96,6 +103,18 @@ class Server(abc.ABC):
         """Start the process without waiting for it. Raises EnvironmentFailure."""
         self._attempts += 1
         self.port = self._ports()
+        self._start()
+
+    def relaunch(self) -> None:
+        """Start it again where it was, without waiting: same ports, same data, its log going on.
+
+        Whoever uses it knows no other port, so none is tried. Raises EnvironmentFailure.
+        """
+        self._attempts = PORT_ATTEMPTS
+        self._start(again=True)
+
+    def _start(self, *, again: bool = False) -> None:
+        self.again = again
         self.launched = self._launcher.launch(
             self.name,
             self._command(),
@@ -104,7 +123,12 @@ class Server(abc.ABC):
             ending=ENDING[self.name][0],
             identity=self._identity(),
             environment={**base_environment(), **self._runtime()},
+            append=again,
         )
+
+    def answers(self) -> bool:
+        """Tell whether it gives a real answer now. From any thread."""
+        return self._answers()
 
     def _runtime(self) -> Mapping[str, str]:
         """Return what tunes the program's own runtime, as environment variables."""

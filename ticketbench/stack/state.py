@@ -21,8 +21,9 @@ from ticketbench import interrupts
 from ticketbench.errors import EnvironmentFailure, UsageError
 from ticketbench.events import Emit, Notice
 from ticketbench.isolation import PREFIX, CpuGroup
-from ticketbench.model import SCHEMA_VERSION, Record
+from ticketbench.model import SCHEMA_VERSION
 from ticketbench.paths import state_dir
+from ticketbench.record import Record
 from ticketbench.stack.process import (
     ENDING,
     Process,

@@ -23,6 +23,8 @@ BACKLOG: Final = 4096
 # Measured: 1 s for one worker, and each of 16 workers adds a share of two cores.
 READY_TIMEOUT_S: Final = 60.0
 INIT_TIMEOUT_S: Final = 300.0
+# Some milliseconds; the load's own loop waits for it.
+CLOSING_S: Final = 2.0
 
 
 # In the sale's answer where PostgreSQL has no connection left.
@@ -65,6 +67,8 @@ class Target:
         self.port = 0
         self.launched: Launched | None = None
         self._launcher = launcher
+        self._env: Mapping[str, str] = {}
+        self._metrics_ports: tuple[int, ...] = ()
 
     @property
     def base_url(self) -> str:
@@ -73,14 +77,41 @@ class Target:
 
     def launch(self, env: Mapping[str, str], metrics_ports: Sequence[int]) -> None:
         """Start it with one worker for each of ``metrics_ports``, without waiting. Raises EnvironmentFailure."""
-        with self._listen() as listening:
+        self._env, self._metrics_ports = env, tuple(metrics_ports)
+        self._start(self._listen())
+
+    def relaunch(self) -> None:
+        """Start it again where it was, without waiting: same ports, its log going on. Raises EnvironmentFailure."""
+        # a process whose first thread has ended may have others that still close what it had open
+        give_up_s = time.monotonic() + CLOSING_S
+        while True:
+            try:
+                listening = socket.create_server((LOOPBACK, self.port), backlog=BACKLOG)
+                break
+            except OSError as error:
+                if time.monotonic() > give_up_s:
+                    raise EnvironmentFailure(
+                        f"{self.component} cannot listen where it was: {error.strerror}"
+                    ) from error
+                time.sleep(READY_POLL_S)
+        self._start(listening, again=True)
+
+    def _start(self, listening: socket.socket, *, again: bool = False) -> None:
+        with listening:
             self.port = listening.getsockname()[1]
+            metrics_ports = self._metrics_ports
             command = [
                 sys.executable, "-P", "-m", "target_app", "serve", "--fd", str(listening.fileno()),
                 "--workers", str(len(metrics_ports)), "--metrics-ports", ",".join(map(str, metrics_ports)),
             ]  # fmt: skip
             self.launched = self._launcher.launch(
-                self.component, command, log=self.log, folder=self.folder, environment=env, fds=(listening.fileno(),)
+                self.component,
+                command,
+                log=self.log,
+                folder=self.folder,
+                environment=self._env,
+                fds=(listening.fileno(),),
+                append=again,
             )
         # our own copy of the socket is closed: when the sale dies, connections are refused instead of left hanging
 
@@ -117,6 +148,11 @@ class Target:
                         "is the machine overloaded? look at it and try again",
                     )
                 time.sleep(READY_POLL_S)
+
+    def answers(self) -> bool:
+        """Tell whether it can sell now. From any thread."""
+        with httpx.Client(base_url=self.base_url, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
+            return ready(client)
 
     def dead(self) -> str | None:
         """Return how it ended and its last log lines, None while it runs (or was never started)."""

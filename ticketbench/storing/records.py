@@ -6,7 +6,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ticketbench.errors import UsageError
-from ticketbench.model import SCHEMA_VERSION, Record
+from ticketbench.model import SCHEMA_VERSION
+from ticketbench.record import Record
 
 R = TypeVar("R", bound=Record)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from ticketbench import isolation
 from ticketbench.errors import EnvironmentFailure
+from ticketbench.fault_plan import PlannedFault
 from ticketbench.isolation import CORES
 from ticketbench.model import Level
 from ticketbench.stack.confinement import SYSTEM, WHOLE_SYSTEM
@@ -22,8 +23,10 @@ def memory_bytes(levels: Mapping[str, Level], component: str) -> int | None:
     return round(float(levels.get(f"{component}_memory_mb", 0)) * BYTES_PER_MB) or None
 
 
-def require(engine: Engine, variants: Iterable[Mapping[str, Level]]) -> None:
-    """Raise EnvironmentFailure where this machine or its engine cannot do what one of these levels asks for."""
+def require(engine: Engine, variants: Iterable[Mapping[str, Level]], faults: Iterable[PlannedFault] = ()) -> None:
+    """Raise EnvironmentFailure where this machine or its engine cannot do what a level or a fault asks for."""
+    if any(fault.action == "cpu" for fault in faults) and not engine.limits_cpu:
+        raise _cannot("limit a container's CPU", "no fault that does it")
     for levels in variants:
         if levels.get("pinning") == "split":
             isolation.split()

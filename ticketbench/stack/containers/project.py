@@ -20,6 +20,7 @@ from ticketbench.stack.containers import bodies
 from ticketbench.stack.containers.bodies import Belonging, Body, Changes, Limit
 from ticketbench.stack.containers.engine import APIError, DockerException, Engine, NotFound, here, not_ours, spoken
 from ticketbench.stack.process import last_lines
+from ticketbench.stack.servers import distinct_ports
 
 # A container that was killed is taken away in 0.2 s, PostgreSQL's data in 0.6: several at a time, or it adds up.
 REMOVERS: Final = 4
@@ -45,9 +46,15 @@ class Container:
 
 
 class Project:
-    """Makes and removes what belongs to one stack. Raises EnvironmentFailure where the engine refuses."""
+    """Makes and removes what belongs to one stack. Raises EnvironmentFailure where the engine refuses.
 
-    def __init__(self, engine: Engine, compose: Compose, belonging: Belonging, logs: Path) -> None:
+    ``fixed_ports``: a container that is started again, or plugged in, is found at the ports that it had.
+    """
+
+    def __init__(
+        self, engine: Engine, compose: Compose, belonging: Belonging, logs: Path, *, fixed_ports: bool = False
+    ) -> None:
+        self._fixed_ports = fixed_ports
         self.belonging = belonging
         self._engine = engine
         self._api = engine.client.api
@@ -98,7 +105,10 @@ class Project:
 
     def _made(self, service: str, name: str, image: str, changes: Changes) -> str:
         """Make and start a container and return its id; one that cannot be started is gone again."""
-        container_id: str = self._api.create_container_from_config(self.body(service, image, changes), name)["Id"]
+        body = self.body(service, image, changes)
+        if self._fixed_ports:
+            _fix_ports(body)
+        container_id: str = self._api.create_container_from_config(body, name)["Id"]
         try:
             if files := {**self._compose.files(service), **changes.files}:
                 packed = bodies.archive({path: text.encode() for path, text in files.items()})
@@ -109,8 +119,8 @@ class Project:
             raise
         return container_id
 
-    def _container(self, service: str, name: str, container_id: str) -> Container:
-        told: dict[str, Any] = self._api.inspect_container(container_id)
+    def _container(self, service: str, name: str, container_id: str, api: Any = None) -> Container:
+        told: dict[str, Any] = (api or self._api).inspect_container(container_id)
         published: dict[str, list[dict[str, str]] | None] = told["NetworkSettings"]["Ports"] or {}
         pid = int(told["State"]["Pid"])
         return Container(
@@ -120,6 +130,11 @@ class Project:
             ports={int(key.partition("/")[0]): int(ports[0]["HostPort"]) for key, ports in published.items() if ports},
             pid=pid if here(container_id, pid) else None,
         )
+
+    def again(self, container: Container, api: Any) -> Container:
+        """Return a container of ours that was started again, as it is now. ``api`` is of the calling thread."""
+        with spoken(f"tell of {container.service}"):
+            return self._container(container.service, container.name, container.id, api)
 
     def run(self, service: str, image: str, changes: Changes, timeout_s: int) -> None:
         """Have a service's container do its work, and wait for its end; then it is gone.
@@ -170,19 +185,27 @@ class Project:
         if (follower := self._followers.get(service)) is not None:
             follower.join(LOG_DRAIN_S)
 
-    def _follow(self, service: str, container_id: str) -> None:
+    def follow_on(self, container: Container) -> None:
+        """Follow the log of a container that is about to be started again, behind what it has said before."""
+        self.drain(container.service)
+        self._follow(container.service, container.id, since_s=time.time())
+
+    def _follow(self, service: str, container_id: str, since_s: float | None = None) -> None:
         follower = threading.Thread(
-            target=self._copy_log, args=(self.log(service), container_id), name=f"log of {service}", daemon=True
+            target=self._copy_log,
+            args=(self.log(service), container_id, since_s),
+            name=f"log of {service}",
+            daemon=True,
         )
         self._followers[service] = follower
         follower.start()
 
-    def _copy_log(self, path: Path, container_id: str) -> None:
+    def _copy_log(self, path: Path, container_id: str, since_s: float | None) -> None:
         """Copy a container's log until it ends. A log is never worth failing for."""
         client = self._engine.another_client()
         try:
-            with path.open("wb", buffering=0) as file:
-                for piece in client.api.logs(container_id, stream=True, follow=True):
+            with path.open("wb" if since_s is None else "ab", buffering=0) as file:
+                for piece in client.api.logs(container_id, stream=True, follow=True, since=since_s):
                     file.write(piece)
         except (OSError, DockerException, requests.RequestException):
             return
@@ -202,6 +225,13 @@ class Project:
         with interrupts.deferred(), spoken("remove containers"):
             for container_id in container_ids:
                 _gone(partial(self._api.remove_container, container_id, v=True, force=True))
+
+
+def _fix_ports(body: Body) -> None:
+    """Have the engine publish each port at one that is free now, and not at any that is free whenever it starts."""
+    bindings = [it for port in body["HostConfig"].get("PortBindings", {}).values() for it in port if not it["HostPort"]]
+    for binding, port in zip(bindings, distinct_ports(len(bindings)), strict=True):
+        binding["HostPort"] = str(port)
 
 
 def remove_all(engine: Engine, stack_id: str) -> None:

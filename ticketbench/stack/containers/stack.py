@@ -14,15 +14,17 @@ from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, ignore
 from ticketbench.model import Level
 from ticketbench.stack import companions, haproxy, pgbouncer
-from ticketbench.stack.clients import PostgresAt, PrometheusAt, RedisAt
+from ticketbench.stack.clients import PostgresAt
 from ticketbench.stack.compose import Compose
 from ticketbench.stack.containers import companions as beside
 from ticketbench.stack.containers import found
 from ticketbench.stack.containers.bodies import Belonging, Changes
 from ticketbench.stack.containers.engine import Engine, inside_advice
+from ticketbench.stack.containers.faults import DockerFaults
 from ticketbench.stack.containers.images import Image, packages
 from ticketbench.stack.containers.k6 import API_PORT, Place
 from ticketbench.stack.containers.limits import Limits, memory_bytes
+from ticketbench.stack.containers.places import Places
 from ticketbench.stack.containers.project import Container, Project, remove_all
 from ticketbench.stack.containers.services import (
     APP_PORT,
@@ -30,7 +32,6 @@ from ticketbench.stack.containers.services import (
     LOOPBACK,
     POSTGRES_PORT,
     PROMETHEUS_PORT,
-    REDIS_PORT,
     SERVERS,
     environment,
     remedy,
@@ -60,7 +61,8 @@ class DockerStack:
 
     ``describe`` gives compose.yaml with these variables put in; ``images`` are those of all SERVICES, and of the
     companions that a variant has. ``k6`` is a k6 of this machine, which packs scripts. A variant has ``most_workers``
-    in each of ``most_replicas`` at most. All that is made carries the stack's label, and goes with it.
+    in each of ``most_replicas`` at most. With ``faults`` containers can be started again in mid-trial. All that is made
+    carries the stack's label, and goes with it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class DockerStack:
         keep: bool = False,
         most_workers: int = 1,
         most_replicas: int = 1,
+        faults: bool = False,
     ) -> None:
         self._engine = engine
         self._images = images
@@ -97,9 +100,10 @@ class DockerStack:
             keep=keep,
         )
         self._compose = describe(self._told)
-        self._project = Project(engine, self._compose, belonging, self._logs)
+        self._project = Project(engine, self._compose, belonging, self._logs, fixed_ports=faults)
         self._limits = Limits(engine, self._project)
         self._containers: dict[str, Container] = {}
+        self._at = Places(self._containers, self._told)
         self._watch: ContainerWatch | None = None
         self._crash = CrashWatch(self._project.log("postgres"))
         self._data: Data | None = None
@@ -128,7 +132,7 @@ class DockerStack:
         except BaseException:
             self.stop()
             raise
-        prometheus = self._prometheus()
+        prometheus = self._at.prometheus()
         return Servers(
             prometheus_url=prometheus.url,
             access=self._access(),
@@ -154,7 +158,7 @@ class DockerStack:
         with interrupts.deferred(), ThreadPoolExecutor(len(SERVERS)) as pool:  # each takes the engine 0.5 s
             self._start("postgres")  # alone: it makes its data folder while the engine makes the others
             list(pool.map(self._start, (name for name in SERVERS if name != "postgres")))
-        postgres, store, prometheus = self._postgres(), self._redis(), self._prometheus()
+        postgres, store, prometheus = self._at.postgres(), self._at.redis(), self._at.prometheus()
         self._await("postgres", "PostgreSQL", postgres.answers)
         self._await("redis", "Redis", store.answers)
         self._await("prometheus", "Prometheus", prometheus.answers)
@@ -197,28 +201,13 @@ class DockerStack:
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
-    def _port(self, name: str, inside: int) -> int:
-        container = self._containers.get(name)
-        if container is None:
-            raise RuntimeError(f"{name} is not started")
-        return container.ports[inside]
-
-    def _postgres(self) -> PostgresAt:
-        return PostgresAt(LOOPBACK, self._port("postgres", POSTGRES_PORT), self._told["TICKETBENCH_PASSWORD_POSTGRES"])
-
-    def _redis(self) -> RedisAt:
-        return RedisAt(LOOPBACK, self._port("redis", REDIS_PORT), self._told["TICKETBENCH_PASSWORD_REDIS"])
-
-    def _prometheus(self) -> PrometheusAt:
-        return PrometheusAt(LOOPBACK, self._port("prometheus", PROMETHEUS_PORT))
-
     def _seeded(self) -> Data:
         if self._data is None:
             raise RuntimeError("the stack is not started")
         return self._data
 
     def _access(self) -> DatabaseAccess:
-        return DatabaseAccess(postgres_dsn=self._seeded().superuser_dsn, redis_url=self._redis().url)
+        return DatabaseAccess(postgres_dsn=self._seeded().superuser_dsn, redis_url=self._at.redis().url)
 
     def _components(self) -> tuple[Component, ...]:
         return tuple(Component(name, it.pid) for name, it in self._containers.items() if it.pid is not None)
@@ -253,20 +242,20 @@ class DockerStack:
         self._start_sale(names, changes)
         settings = data.settings()
         for name in names:
-            base_url = f"http://{LOOPBACK}:{self._port(name, APP_PORT)}"
+            base_url = f"http://{LOOPBACK}:{self._at.port(name, APP_PORT)}"
             self._await(name, "the sale", partial(sells, base_url))
         entry, entry_port = self._start_balancer(levels)
         self._await_scrapes({f"{name}:{port}" for name in names for port in metrics_ports}, began_s)
         # last of all: its start is not measured either
         self._limits.apply(levels, self._containers)
         if self._keep:
-            self._tell_where(f"http://{LOOPBACK}:{self._port(entry, entry_port)}")
+            self._tell_where(f"http://{LOOPBACK}:{self._at.port(entry, entry_port)}")
         return Endpoints(
             base_url=f"http://{LOOPBACK}:{entry_port}",  # as k6 sees it, which shares the entry's network
-            prometheus_url=self._prometheus().url,
+            prometheus_url=self._at.prometheus().url,
             access=self._access(),
             components=self._components(),
-            app_metrics=tuple(f"{LOOPBACK}:{self._port(name, port)}" for name in names for port in metrics_ports),
+            app_metrics=tuple(f"{LOOPBACK}:{self._at.port(name, port)}" for name in names for port in metrics_ports),
             k6_command=self._k6_command(levels, entry),
             binaries=versions(self._images),
             settings=settings,
@@ -274,7 +263,13 @@ class DockerStack:
             logs={name: self._project.log(name) for name in self._containers},
             dead=self.dead,
             consoles=beside.consoles(self._containers, self._told),
+            faults=self._faults(levels),
         )
+
+    def _faults(self, levels: Mapping[str, Level]) -> DockerFaults | None:
+        if self._watch is None:
+            return None
+        return DockerFaults(self._engine, self._project, self._containers, self._watch, levels, self._at.answers)
 
     def _remove_variant(self) -> None:
         """Remove what is made anew with each variant, and a k6 that a trial which was broken off hard has left."""
@@ -289,7 +284,7 @@ class DockerStack:
         self._crash = CrashWatch(self._project.log("postgres"))
         self._start("postgres", beside.allowing(most, self._compose.services["postgres"].command))
         self._max_connections = most
-        postgres = self._postgres()
+        postgres = self._at.postgres()
         self._await("postgres", "PostgreSQL", postgres.answers)
         self._seeded().moved(postgres, PostgresAt("postgres", POSTGRES_PORT, postgres.password))
 
@@ -328,7 +323,7 @@ class DockerStack:
 
     def _await_scrapes(self, wanted: set[str], since_s: float) -> None:
         """Wait until each worker, and nobody else, was scraped with success after ``since_s``."""
-        prometheus = self._prometheus()
+        prometheus = self._at.prometheus()
         deadline = time.monotonic() + SCRAPE_TIMEOUT_S
         while True:
             scraped = {
@@ -356,7 +351,7 @@ class DockerStack:
             api=self._engine.api,
             name=self._project.belonging.container("k6"),
             body=self._project.body("k6", self._images["k6"].id, changes),
-            api_port=self._port(entry, API_PORT),
+            api_port=self._at.port(entry, API_PORT),
             k6=str(self._k6),
             prometheus_url=f"http://prometheus:{PROMETHEUS_PORT}",
         )
@@ -367,7 +362,7 @@ class DockerStack:
         self._file.reachable(
             Access(
                 base_url=base_url,
-                prometheus_url=self._prometheus().url,
+                prometheus_url=self._at.prometheus().url,
                 postgres_dsn=access.postgres_dsn,
                 redis_url=access.redis_url,
             )
@@ -391,7 +386,7 @@ class DockerStack:
         SIGINT and SIGTERM are held back until it is done. Raises EnvironmentFailure where something cannot be removed.
         """
         with interrupts.deferred():
-            self._containers = {}
+            self._containers.clear()
             if self._watch is not None:
                 self._watch.close()
                 self._watch = None

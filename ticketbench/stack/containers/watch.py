@@ -27,6 +27,7 @@ class ContainerWatch:
         self._fates: dict[str, str] = {}
         self._short_of_memory: set[str] = set()
         self._paused: set[str] = set()
+        self._expected: set[str] = set()
         self._silent = False
         self._closed = False
         with spoken("tell what happens to containers"):
@@ -52,6 +53,16 @@ class ContainerWatch:
                 return self._fates[container_id]
             return "the Docker engine has gone away" if self._silent else None
 
+    def expect(self, container_id: str) -> None:
+        """Do not look after this container: what happens to it is planned."""
+        with self._lock:
+            self._expected.add(container_id)
+
+    def look_after(self, container_id: str) -> None:
+        """Look after it again."""
+        with self._lock:
+            self._expected.discard(container_id)
+
     def close(self) -> None:
         """Hear no more. Idempotent."""
         self._closed = True
@@ -73,6 +84,8 @@ class ContainerWatch:
             yield from self._events
 
     def _take(self, action: str, container_id: str, attributes: dict[str, str]) -> None:
+        if container_id in self._expected:
+            return
         if action == "oom":
             # one of its processes may have been killed and the container live on: of a database that is its death too
             self._short_of_memory.add(container_id)

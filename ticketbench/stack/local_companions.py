@@ -1,0 +1,82 @@
+"""PgBouncer and HAProxy as processes of the local stack: started as a variant asks, anew for each trial."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ticketbench import factors
+from ticketbench.binaries import Binaries
+from ticketbench.model import Level
+from ticketbench.stack import haproxy, pgbouncer
+from ticketbench.stack.clients import PostgresAt
+from ticketbench.stack.companions import Companions
+from ticketbench.stack.haproxy import HaproxyServer
+from ticketbench.stack.launch import Launcher
+from ticketbench.stack.pgbouncer import PgBouncerServer, Pooling
+from ticketbench.stack.replicas import SALE
+from ticketbench.stack.reset import Data
+
+
+class LocalCompanions(Companions):
+    """The companions of one local stack. ``folder`` makes a folder that a server which is not root can use."""
+
+    def __init__(self, binaries: Binaries, launcher: Launcher, logs: Path, folder: Callable[[str], Path]) -> None:
+        super().__init__()
+        self._binaries = binaries
+        self._launcher = launcher
+        self._logs = logs
+        self._folder = folder
+        self._folders: dict[str, Path] = {}
+
+    def start_pooler(
+        self, levels: Mapping[str, Level], postgres: PostgresAt, data: Data
+    ) -> tuple[str, dict[str, Level]]:
+        """Return where the sale finds its database, behind PgBouncer if asked, and the settings that go with it.
+
+        Raises EnvironmentFailure.
+        """
+        if not pgbouncer.asked(levels):
+            return data.target_dsn(), {}
+        server = PgBouncerServer(
+            self._binaries.program(pgbouncer.NAME),
+            self._folder_of(pgbouncer.NAME),
+            self._launcher,
+            log=self._logs / f"{pgbouncer.NAME}.log",
+            postgres=postgres,
+            sale=data.password,
+            pooling=Pooling.of(levels),
+        )
+        self.start(server)
+        return data.target_dsn(through=server.here.at), {"prepared_statements": "on" if server.prepares else "off"}
+
+    def start_balancer(self, levels: Mapping[str, Level], places: Mapping[str, str]) -> str:
+        """Return where k6 finds the sale: HAProxy in front of all replicas if asked, else the only one.
+
+        ``places`` are the replicas' URLs by name. Raises EnvironmentFailure.
+        """
+        if not factors.balanced(levels):
+            return places[SALE]
+        server = HaproxyServer(
+            self._binaries.program(haproxy.NAME),
+            self._folder_of(haproxy.NAME),
+            self._launcher,
+            log=self._logs / f"{haproxy.NAME}.log",
+            replicas={name: url.removeprefix("http://") for name, url in places.items()},
+        )
+        self.start(server)
+        return server.base_url
+
+    def _folder_of(self, name: str) -> Path:
+        folder = self._folders.get(name)
+        if folder is None:
+            folder = self._folders[name] = self._folder(name)
+        return folder
+
+    def consoles(self) -> dict[str, str]:
+        """Return where the companions tell their figures. The addresses hold secrets."""
+        found = {}
+        for server in self.each():
+            if isinstance(server, PgBouncerServer):
+                found[server.name] = server.here.console
+            elif isinstance(server, HaproxyServer):
+                found[server.name] = server.figures
+        return found
