@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_a_limit_holds(group: CpuGroup) -> None:
     group.limit(0.1)
     assert group.limited_to() == pytest.approx(0.1)
     began = time.monotonic()
-    with subprocess.Popen(["python3", "-c", f"input()\n{SPIN}"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", f"input()\n{SPIN}"], stdin=subprocess.PIPE) as process:
         group.add([process.pid, 2**22 + 1])  # the second has ended long since
         assert group.pids() == (process.pid,)
         process.communicate(b"go\n")
