@@ -10,6 +10,7 @@ from ticketbench.analysis.analyse import analyse, exit_code
 from ticketbench.analysis.compare import compare
 from ticketbench.conclusions import Analysis, Comparison
 from ticketbench.errors import UsageError
+from ticketbench.fault_plan import parse_faults
 from ticketbench.model import RunRecord, Threshold, Trial
 from ticketbench.store import TrialData
 from ticketbench.storing.purchases import Acks
@@ -356,6 +357,11 @@ def test_another_load_or_scenario_is_unlike() -> None:
     changed = run_record(of=scenario().model_copy(update={"sha256": "c" * 64}), run_id="b")
     with pytest.raises(UsageError, match="scenario spike changed"):
         compare(stored("a"), (changed, analyse(changed, [spike().build()])))
+    faulty = run.model_copy(
+        update={"run_id": "c", "plan": run.plan.model_copy(update={"faults": parse_faults(["kill app at 3"])})}
+    )
+    with pytest.raises(UsageError, match="planned faults none and kill app at 3"):
+        compare((run, found), (faulty, found), "rate=100", "rate=100")
 
 
 def test_variants_are_chosen_by_name() -> None:

@@ -103,3 +103,14 @@ def test_an_app_that_is_killed_on_purpose_may_have_counted_less() -> None:
         assert judged.status == status, text
         if status == "valid":
             assert any("ended on purpose" in reason for reason in judged.reasons)
+
+
+def test_a_trial_whose_fault_never_came_is_not_the_one_that_was_planned() -> None:
+    trace = Trace(seconds=SECONDS)
+    trace.requests("purchase", per_s=100.0)
+    trial = trace.build()
+    never = CarriedFault(fault=parse_faults(["kill app at 30"])[0])
+    planned = replace(trial, record=trial.record.model_copy(update={"faults": (never,)}))
+    judged = analyse(run_record(load=schedule(seconds=SECONDS)), [planned]).trials[0].validity
+    assert judged.status == "invalid"
+    assert judged.reasons[0] == "the planned fault 'kill app at 30' never came: the load had ended before"

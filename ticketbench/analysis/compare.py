@@ -14,12 +14,12 @@ from ticketbench import errors
 from ticketbench.analysis.findings import INTEGRITY, compare_variants, finding, usable
 from ticketbench.analysis.sentences import integrity_text
 from ticketbench.analysis.verdict import Judged
-from ticketbench.analysis.wording import number
+from ticketbench.analysis.wording import listed, number
 from ticketbench.conclusions import Analysis, Comparison, Finding, Integrity, VariantAnalysis, Verdict
 from ticketbench.errors import UsageError
 from ticketbench.factors import CATALOGUE
 from ticketbench.levels import variant_words
-from ticketbench.model import Environment, ExternalSystem, RunRecord
+from ticketbench.model import Environment, ExternalSystem, Plan, RunRecord
 
 Side = tuple[RunRecord, Analysis]
 
@@ -116,13 +116,7 @@ def differences(
     """
     yield from machine_differences(baseline.environment, candidate.environment)
     ours, theirs = baseline.plan, candidate.plan
-    if ours.stack != theirs.stack:
-        yield f"stack {ours.stack} and {theirs.stack}"
-    elif ours.external is not None and theirs.external is not None:
-        if ours.external.where != theirs.external.where:
-            yield f"system on {ours.external.where} and {theirs.external.where}"
-        elif (here := _place(ours.external)) != (there := _place(theirs.external)):
-            yield f"system at {here} and {there}"
+    yield from _place_differences(ours, theirs)
     if (ours.scenario.name, ours.scenario.sha256) != (theirs.scenario.name, theirs.scenario.sha256):
         if ours.scenario.name != theirs.scenario.name:
             yield f"scenario {ours.scenario.name} and {theirs.scenario.name}"
@@ -130,10 +124,23 @@ def differences(
             yield f"scenario {ours.scenario.name} changed ({ours.scenario.sha256[:8]} and {theirs.scenario.sha256[:8]})"
     if ours.scenario.shape != theirs.scenario.shape:
         yield f"shape {ours.scenario.shape} and {theirs.scenario.shape}"
+    if ours.faults != theirs.faults:
+        planned, other_planned = (listed(fault.text for fault in plan.faults) or "none" for plan in (ours, theirs))
+        yield f"planned faults {planned} and {other_planned}"
     for factor in sorted(_LOAD_FACTORS):
         level, other = before.levels.get(factor), after.levels.get(factor)
         if level != other:
             yield f"load {factor}={_level(level)} and {factor}={_level(other)}"
+
+
+def _place_differences(ours: Plan, theirs: Plan) -> Iterator[str]:
+    if ours.stack != theirs.stack:
+        yield f"stack {ours.stack} and {theirs.stack}"
+    elif ours.external is not None and theirs.external is not None:
+        if ours.external.where != theirs.external.where:
+            yield f"system on {ours.external.where} and {theirs.external.where}"
+        elif (here := _place(ours.external)) != (there := _place(theirs.external)):
+            yield f"system at {here} and {there}"
 
 
 def _place(system: ExternalSystem) -> str:

@@ -159,6 +159,9 @@ def _ended(trial: "TrialData") -> Iterator[Reason]:
     else:
         for reason in record.reasons:
             yield Reason("note", reason)
+        for fault in record.faults:
+            if fault.began_s is None:
+                yield Reason("invalid", f"the planned fault {fault.fault.text!r} never came: the load had ended before")
         if record.load is None:
             yield Reason("invalid", "k6 left no summary: its own totals are missing")
         elif record.load.exit_code not in K6_ANSWERS:
