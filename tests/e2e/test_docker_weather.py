@@ -109,6 +109,15 @@ def test_auto_is_the_local_stack_where_no_engine_answers_and_says_why(in_docker:
     assert stack_of(in_docker) == "local"
 
 
+def test_auto_is_the_local_stack_where_an_image_of_this_variant_cannot_be_had(in_docker: Program) -> None:
+    missing = {"TICKETBENCH_IMAGE_HAPROXY": "ticketbench.invalid/no-such-image:1"}
+    done = in_docker("run", "smoke", "--stack", "auto", "--set", "balancer=haproxy", **missing)
+    assert done.code == 0, done.err
+    assert "measuring on the local stack, because not on Docker: " in done.err
+    assert "ticketbench.invalid/no-such-image:1" in done.err
+    assert stack_of(in_docker) == "local"
+
+
 def test_auto_is_docker_where_it_can_be(in_docker: Program) -> None:
     done = in_docker("run", "smoke", "--stack", "auto")
     assert done.code == 0, done.err

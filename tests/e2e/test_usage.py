@@ -174,3 +174,4 @@ def test_down_with_nothing_up_is_exit_0(program: Program) -> None:
     done = program("down")
     assert done.code == 0
     assert done.out == "nothing of ticketbench is up\n"
+    assert json.loads(program("down", "--json").out) == {"down": [], "left_alone": {}}

@@ -48,6 +48,8 @@ def test_a_smoke_test_passes_and_leaves_a_whole_run(program: Program) -> None:
     assert analysis["variants"][0]["integrity"]["status"] == "pass"
     assert not program.alive()
     assert not list(program.state.rglob("*.json"))
+    told = json.loads(program("report", str(run), "--format", "md", "--json").out)
+    assert told == [{"run_id": run.name, "reports": [str(run / "report.md")]}]
 
 
 def test_nothing_of_the_machine_or_its_secrets_is_in_the_run(program: Program) -> None:

@@ -18,6 +18,7 @@ from ticketbench import __version__, interrupts
 from ticketbench.cli import verdict
 from ticketbench.cli.output import tell
 from ticketbench.cli.stack_commands import stacks_app
+from ticketbench.cli.stored_commands import stored_app
 from ticketbench.errors import (
     EXIT_BUG,
     EXIT_ENVIRONMENT,
@@ -53,9 +54,9 @@ scenarios_app = typer.Typer(
     callback=_help_alone,
 )
 app.add_typer(scenarios_app, name="scenarios")
+app.add_typer(stored_app)
 app.add_typer(stacks_app)
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a stored run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output and nothing else.")]
 
 
@@ -255,67 +256,6 @@ def scenarios_check(
     from ticketbench.cli.scenarios import check_scenario
 
     raise typer.Exit(check_scenario(scenario, as_json=as_json))
-
-
-@app.command("report")
-def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of stored runs.")],
-    formats: Annotated[
-        list[str] | None,
-        typer.Option("--format", metavar="html|md|json|junit", help="Which to write; may be repeated [html, md]."),
-    ] = None,
-) -> None:
-    """Judge stored runs anew and write their reports; needs no server and no k6."""
-    from ticketbench.cli.runs import report
-
-    raise typer.Exit(report(tuple(runs), tuple(formats or ())))
-
-
-@app.command("show")
-def show_command(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Print what a stored run says."""
-    from ticketbench.cli.runs import show
-
-    raise typer.Exit(show(run, as_json=as_json))
-
-
-@app.command("audit")
-def audit_command(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Audit the ledgers of a stored run: oversold, lost, duplicated, stranded."""
-    from ticketbench.cli.runs import audit
-
-    raise typer.Exit(audit(run, as_json=as_json))
-
-
-@app.command("compare")
-def compare_command(
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="The folder of the run to compare with.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The folder of the run in question.")],
-    baseline_variant: Annotated[
-        str | None, typer.Option("--baseline-variant", metavar="NAME", help="Which variant [the reference].")
-    ] = None,
-    candidate_variant: Annotated[
-        str | None, typer.Option("--candidate-variant", metavar="NAME", help="Which variant [the reference].")
-    ] = None,
-    form: Annotated[str, typer.Option("--format", metavar="table|md|json", help="How to print it.")] = "table",
-    as_json: JsonOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Compare unlike environments, to inform only.")] = False,
-) -> None:
-    """Compare two stored runs, or two variants of one."""
-    from ticketbench.cli.runs import CompareOptions, compare
-
-    raise typer.Exit(
-        compare(
-            CompareOptions(
-                baseline=baseline,
-                candidate=candidate,
-                baseline_variant=baseline_variant,
-                candidate_variant=candidate_variant,
-                form="json" if as_json else form,
-                force=force,
-            )
-        )
-    )
 
 
 @app.command("doctor")

@@ -10,13 +10,13 @@ from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import again, output, panel, verdict
 from ticketbench.cli.closing import Ended, earlier_run, next_steps
 from ticketbench.cli.external import refuse_elsewhere, require_same, system_of, words_again
-from ticketbench.cli.options import NO_PLAN, RunOptions, request_of
+from ticketbench.cli.options import NO_PLAN, Asked, RunOptions, request_of
 from ticketbench.cli.provided import Provided, provide
 from ticketbench.cli.remedies import foreseen
 from ticketbench.cli.resume import reopen, require_unchanged
 from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.conclusions import Analysis
-from ticketbench.errors import EXIT_OK, Interrupted, TicketbenchError, UsageError, worst
+from ticketbench.errors import EXIT_OK, EnvironmentFailure, Interrupted, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit, Notice
 from ticketbench.model import Plan, Trial, TrialRecord
 from ticketbench.report.write import write
@@ -49,10 +49,7 @@ def run(options: RunOptions) -> int:
         return _resume(options, options.resume)
     asked = request_of(options)
     with interrupts.raised(), panel.drawer() as draw:
-        provided = provide(asked.request.stack, draw)
-        request = replace(asked.request, stack=provided.name)
-        plan = _plan(request, asked.script, provided.k6)
-        provided = _for_plan(provided, plan, draw)
+        plan, provided = _provided(asked, draw)
         descriptors.require(plan)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
@@ -63,6 +60,21 @@ def run(options: RunOptions) -> int:
                     system_words=asked.system_words,
                 )  # fmt: skip
                 return _measure(undertaking, options, provided, draw, signals)
+
+
+def _provided(asked: Asked, draw: panel.Drawer) -> tuple[Plan, Provided]:
+    """Return the plan, and all that its stack needs: for ``auto`` Docker's, or else the local one's, saying why."""
+    provided = provide(asked.request.stack, draw)
+    plan = _plan(replace(asked.request, stack=provided.name), asked.script, provided.k6)
+    try:
+        return plan, _for_plan(provided, plan, draw)
+    except EnvironmentFailure as error:
+        if asked.request.stack != planning.AUTO or provided.docker is None:
+            raise
+        draw(Notice(f"measuring on the local stack, because not on Docker: {error.message}"))
+    provided = provide("local", draw)
+    plan = _plan(replace(asked.request, stack=provided.name), asked.script, provided.k6)
+    return plan, _for_plan(provided, plan, draw)
 
 
 def _for_plan(provided: Provided, plan: Plan, draw: panel.Drawer) -> Provided:

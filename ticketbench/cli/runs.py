@@ -24,7 +24,7 @@ def print_json(record: Record) -> None:
     print(json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False))
 
 
-def report(runs: tuple[Path, ...], formats: tuple[str, ...]) -> int:
+def report(runs: tuple[Path, ...], formats: tuple[str, ...], *, as_json: bool = False) -> int:
     """Judge each run anew and write its reports; print their paths.
 
     A report carries no verdict, but one of a run that can no longer be read whole is told apart: exit code 3.
@@ -35,13 +35,17 @@ def report(runs: tuple[Path, ...], formats: tuple[str, ...]) -> int:
     if problems:
         raise UsageError(*problems)
     code = EXIT_OK
+    told = []
     for directory in [store.open_run(path) for path in runs]:
         analysis, written = write(directory, formats or DEFAULT_FORMATS)
-        for path in written:
+        told.append({"run_id": analysis.run_id, "reports": [str(path) for path in written]})
+        for path in () if as_json else written:
             print(path)
         for trial in (each for each in analysis.trials if each.status == "damaged"):
             print(f"ticketbench: {directory.path}: {output.plain(trial.validity.reasons[0])}", file=sys.stderr)
             code = verdict.decided(EXIT_INVALID)
+    if as_json:
+        print(json.dumps(told, indent=1, ensure_ascii=False))
     return code
 
 

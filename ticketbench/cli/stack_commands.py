@@ -29,11 +29,12 @@ def up_command(
 @stacks_app.command("down")
 def down_command(
     force: Annotated[bool, typer.Option("--force", help="Also stacks whose run is still going on.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Stop every stack that was kept or that a killed run left, and remove its data."""
     from ticketbench.cli.stacks import down
 
-    raise typer.Exit(down(force=force))
+    raise typer.Exit(down(force=force, as_json=as_json))
 
 
 @stacks_app.command("status")

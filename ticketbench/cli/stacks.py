@@ -92,30 +92,32 @@ def _tail(path: Path) -> list[str]:
         return []
 
 
-def down(*, force: bool) -> int:
+def down(*, force: bool, as_json: bool = False) -> int:
     """End what was kept or left behind."""
     found = _found()
     failures: list[EnvironmentFailure] = list(found.trouble)
-    if not found.stacks and not failures:
-        print("nothing of ticketbench is up")
-        return EXIT_OK
-    taken_down = 0
+    taken_down: list[str] = []
+    spared: dict[str, str] = {}
     for stack in found.stacks:
         if why := _spared(stack, force=force):
             print(f"{stack.stack_id}: left alone, {why}", file=sys.stderr)
+            spared[stack.stack_id] = why
             continue
         try:
             state.remove(stack)
         except EnvironmentFailure as error:  # no reason not to take down the others
             failures.append(error)
         else:
-            taken_down += 1
-            print(f"{stack.stack_id}: down")
+            taken_down.append(stack.stack_id)
+            if not as_json:
+                print(f"{stack.stack_id}: down")
+    if as_json:
+        print(json.dumps({"down": taken_down, "left_alone": spared}, indent=1))
     if failures:
         messages = dict.fromkeys(error.message for error in failures)
         raise EnvironmentFailure("; ".join(messages), failures[0].hint)
-    if not taken_down:
-        print("nothing was taken down")
+    if not taken_down and not as_json:
+        print("nothing was taken down" if found.stacks else "nothing of ticketbench is up")
     return EXIT_OK
 
 
