@@ -1,13 +1,15 @@
 """Planned faults in whole runs of the installed program, on local processes and in containers."""
 
 import json
-import shlex
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from program import Program, await_line
+
+from ticketbench.errors import EXIT_INTEGRITY
+from ticketbench.plan_file import find_plan, read_plan_file
 
 pytestmark = pytest.mark.e2e
 
@@ -31,30 +33,39 @@ def effects_of(analysis: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {effect["fault"]: effect for effect in trial["faults"]}
 
 
-def check_report(path: Path) -> None:
+def check_report(path: Path, killed: str) -> None:
     page = (path / "report.html").read_text()
     assert "Planned faults" in page
     assert "var(--fig-fault)" in page
-    assert "kill postgres at 6 for 1" in (path / "report.md").read_text()
-    record = json.loads(next(path.glob("trials/*/trial.json")).read_text())
-    assert record["disturbances"] == []  # nobody took what was planned for an accident
+    assert killed in (path / "report.md").read_text()
+    for record in path.glob("trials/*/trial.json"):
+        assert json.loads(record.read_text())["disturbances"] == []  # nobody took what was planned for an accident
 
 
-def test_what_fails_on_purpose_is_measured_and_marked(program: Program) -> None:
-    done = program(*LOAD, *faults("kill postgres at 6 for 1", "restart app at 16"))
-    assert done.code in MEASURED, done.err
+def test_what_postgres_confirmed_survives_its_death_only_where_commits_wait_for_the_disk(program: Program) -> None:
+    extra = faults("restart app at 17")
+    planned = read_plan_file(find_plan("durability"))[0].faults
+    done = program("run", "--plan", "durability", *faults(*(fault.text for fault in planned)), *extra)
+    assert done.code == EXIT_INTEGRITY, done.err
     (path,) = program.runs()
-    effects = effects_of(program.analysis())
-    killed = effects["kill postgres at 6 for 1"]
-    assert killed["goodput_before_per_s"] > 20
-    assert killed["goodput_worst_per_s"] < 0.5 * killed["goodput_before_per_s"]
-    assert killed["failed"] > 0
-    assert killed["recovered_at_s"] > killed["answered_at_s"] - 1
-    assert effects["restart app at 16"]["undone_at_s"] == pytest.approx(16, abs=2)
-    check_report(path)
-    assert "kill postgres at 6 for 1: goodput" in done.out
-    command = json.loads((path / "run.json").read_text())["command"]
-    assert shlex.split(command)[-10:-6] == faults("kill postgres at 6 for 1", "restart app at 16")
+    analysis = program.analysis()
+    trials = {trial["variant"]: trial for trial in analysis["trials"]}
+    on, off = (trials[f"synchronous_commit={level}"] for level in ("on", "off"))
+    assert (on["integrity"]["status"], on["integrity"]["lost"]) == ("pass", 0)
+    assert (off["integrity"]["status"], off["integrity"]["oversold"]) == ("violated", 0)
+    assert 0 < off["integrity"]["lost"] < 200  # of a fifth of a second or two before each kill
+    for trial in (on, off):
+        assert trial["status"] == "done"
+        assert trial["validity"]["status"] != "invalid", trial["validity"]
+        assert len(trial["faults"]) == 4
+        for effect in trial["faults"]:
+            assert effect["problem"] == ""
+            assert effect["at_s"] <= effect["undone_at_s"] <= effect["answered_at_s"]
+        assert trial["faults"][0]["failed"] > 0
+        assert trial["faults"][1]["goodput_before_per_s"] > 50
+    check_report(path, "kill postgres at 4 for 0.5")
+    assert "kill postgres at 9 for 0.5: goodput" in done.out
+    assert "--fault 'restart app at 17'" in json.loads((path / "run.json").read_text())["command"]
     assert not program.alive()
 
 
@@ -106,4 +117,4 @@ def test_what_fails_on_purpose_in_containers_is_measured_and_marked(in_docker: P
     assert len(effects) == 5
     assert effects["kill postgres at 6 for 1"]["failed"] > 0
     assert effects["disconnect postgres at 14 for 1"]["goodput_worst_per_s"] < 20
-    check_report(path)
+    check_report(path, "kill postgres at 6 for 1")
