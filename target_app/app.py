@@ -10,11 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from target_app import queries
+from target_app import payment_queries, queries
 from target_app.accounts import Accounts
 from target_app.asyncpg_layer import AsyncpgDatabase
 from target_app.catalogue import Catalogue
-from target_app.checkout import Checkouts, WaitedPayments
+from target_app.checkout import Checkouts
 from target_app.database import Database, Values
 from target_app.endpoints import health_router, purchase_router, refuse, refuse_input, sale_router
 from target_app.errors import SaleError, StartupError, TooManyConnections, Unavailable
@@ -27,10 +27,13 @@ from target_app.locking import guard_of
 from target_app.metrics import SaleCollector, registry_of
 from target_app.middleware import Measured
 from target_app.passwords import Passwords
+from target_app.paying import Cashier
+from target_app.payments import NoProvider, Provider
 from target_app.purchases import Purchases
 from target_app.redis_store import RedisStore
 from target_app.runtime import GcWatch, LoopWatch
 from target_app.settings import Settings
+from target_app.settling import Settler
 from target_app.sqlalchemy_layer import SqlalchemyDatabase
 from target_app.sweeper import Sweeper
 from target_app.validation import Gate
@@ -38,6 +41,10 @@ from target_app.validation import Gate
 # No match and no ticket has these: executing the statement prepares it and touches nothing.
 _NOWHERE: Final[Values] = {"for_match": 0, "for_buyer": "", "with_key": "", "with_code": "", "at_most": 0}
 _PLAIN: Final = ((queries.purchase_view, _NOWHERE), (queries.one_match, {"for_match": 0}))
+_PAYING: Final = (
+    (payment_queries.begin, {"with_key": "", "for_match": 0, "for_buyer": "", "amount": 0, "at_most_s": 0.0}),
+    (payment_queries.paid, {"with_key": ""}),
+)
 _WARM: Final = {"plain": _PLAIN, "fewest": ((queries.sell_at_once, _NOWHERE), *_PLAIN)}
 
 
@@ -53,11 +60,15 @@ class Sale:
         self.gc = GcWatch()
         guard = guard_of(settings, self.figures, self.store)
         self.catalogue = Catalogue(settings, self.database, self.store, self.figures)
-        self.purchases = Purchases(settings, self.database, guard, self.figures)
+        # Without a provider nothing of it is there: a purchase costs what it did before there was one.
+        self.provider = Provider(settings) if settings.payment_url else None
+        self.settler = Settler(self.database, self.provider) if self.provider else None
+        cashier = Cashier(settings, self.provider, self.settler) if self.provider and self.settler else None
+        self.purchases = Purchases(settings, self.database, guard, self.figures, cashier)
         self.gate = Gate(settings, self.database, self.figures)
         self.health = Health(self.database, self.store, self.figures)
         self.holds = Holds(settings, self.database, self.store, self.figures)
-        self.checkouts = Checkouts(self.database, WaitedPayments(settings))
+        self.checkouts = Checkouts(self.database, self.provider or NoProvider())
         self.passwords = Passwords(settings)
         self.accounts = Accounts(settings, self.database, self.passwords)
         self.sweeper = Sweeper(settings, self.database, self.holds, self.checkouts, self.accounts)
@@ -71,14 +82,21 @@ class Sale:
         """Hold all connections open, and the stock of ``locking=redis`` in place. Raises StartupError."""
         try:
             await self.store.open()
-            await self.database.open(_WARM[self.settings.round_trips])
+            paying = _PAYING if self.provider else ()
+            await self.database.open((*_WARM[self.settings.round_trips], *paying))
             await self._put_stock()
             await self._start_sweeper()
+            if self.settler is not None:
+                self.settler.start()
             self.loop.start()
             self.gc.start()
             yield
         finally:
+            if self.settler is not None:
+                await self.settler.stop()
             await self.sweeper.stop()
+            if self.provider is not None:
+                await self.provider.close()
             self.passwords.close()
             self.gc.stop()
             self.loop.stop()

@@ -6,52 +6,22 @@ tickets, in one transaction: all of them, or none, where one was given back mean
 nobody finished (its worker died, its client never asked again), the payment is refunded under the same key.
 """
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from target_app import hold_queries as q
 from target_app.database import Database, Row
 from target_app.errors import BeingPaid, EmptyCart, HoldExpired, NotLoggedIn, PaymentDeclined, Unavailable
 from target_app.figures import Stages
-from target_app.settings import Settings
+from target_app.payments import Payments
 
-# Longer than any payment is waited for (payment_ms is at most 10 s) together with every retry and every other limit, so
-# that what is refunded after it is not just being sold.
+# Longer than any payment is waited for (three times payment_timeout_s, which is at most 8 s) together with every other
+# limit, so that what is refunded after it is not just being sold.
 PAYMENT_S: Final = 60.0
-
-
-class Payments(Protocol):
-    """What takes the money. Both may be repeated with the same key, and then happen once."""
-
-    async def charge(self, key: str, amount_pence: int) -> None:
-        """Return when it is paid. Raises PaymentDeclined; Unavailable where nobody knows."""
-
-    async def refund(self, key: str) -> None:
-        """Return when nothing is charged under the key, and nothing will be. Raises Unavailable.
-
-        What was charged is given back. A charge that is still on its way is refused when it arrives: its client may be
-        gone by then.
-        """
-
-
-class WaitedPayments:
-    """A payment that only takes its time: ``payment_ms``."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._payment_s = settings.payment_ms / 1000
-
-    async def charge(self, key: str, amount_pence: int) -> None:
-        """See :class:`Payments`."""
-        if self._payment_s > 0:
-            await asyncio.sleep(self._payment_s)
-
-    async def refund(self, key: str) -> None:
-        """See :class:`Payments`."""
 
 
 @dataclass(frozen=True, slots=True)

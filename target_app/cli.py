@@ -1,4 +1,4 @@
-"""The command line: ``python -m target_app settings | init-db | serve``.
+"""The command line: ``python -m target_app settings | init-db | serve | payment``.
 
 Exit codes: 0 good; 1 could not start, or a worker ended by itself; 2 a wrong option. What is heavy is imported by the
 command that needs it: the supervisor of a sale needs none of it.
@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _init_db(reset=options.reset, keep=options.keep, wait_s=options.wait_s)
             case "serve":
                 return _serve(parser, options)
+            case "payment":
+                return _payment(options.host, options.port)
             case _:
                 return _worker(options)
     except StartupError as error:
@@ -60,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--port", type=int, help="listen here")
     serve.add_argument("--host", default="127.0.0.1", help="address of --port (default: %(default)s)")
     _metrics_host(serve)
+
+    payment = commands.add_parser("payment", help="serve the payment provider until SIGTERM or SIGINT (PROVIDER_*)")
+    payment.add_argument("--port", type=int, required=True, help="listen here")
+    payment.add_argument("--host", default="127.0.0.1", help="address of --port (default: %(default)s)")
 
     worker = commands.add_parser("worker", help="one process of `serve`; not to be started by hand")
     worker.add_argument("--fd", type=int, required=True)
@@ -106,6 +112,12 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             fd=options.fd,
         )
     )
+
+
+def _payment(host: str, port: int) -> int:
+    from target_app.provider import service
+
+    return service.serve(host, port)
 
 
 def _metrics_ports(parser: argparse.ArgumentParser, options: argparse.Namespace, workers: int) -> tuple[int, ...]:

@@ -132,6 +132,13 @@ class PaymentDeclined(SaleError):
     kind = "payment_declined"
 
 
+class PaymentRefunded(PaymentDeclined):
+    """What was paid under this key has been given back, or is going to be: another purchase takes another key."""
+
+    status = 409
+    kind = "payment_refunded"
+
+
 class Unavailable(SaleError):
     """The sale could not decide; the client should try again with the same key. Answered with Retry-After."""
 
@@ -167,6 +174,12 @@ class PasswordsBusy(Unavailable):
     """More log-ins wait for the hashing of a password than are let wait."""
 
     kind = "passwords_busy"
+
+
+class PaymentUnclear(Unavailable):
+    """The payment provider is gone or too slow: nobody knows whether it charged, and the same key will tell."""
+
+    kind = "payment_unclear"
 
 
 class TooManyConnections(Unavailable):

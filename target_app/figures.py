@@ -14,7 +14,8 @@ BUCKETS: Final[tuple[float, ...]] = tuple(float(f"{0.001 * 12_000 ** (step / 52)
 
 STAGES: Final = ("pool_wait", "sql", "commit", "redis", "payment", "cpu", "shared_wait")
 OUTCOMES: Final = (
-    "sold", "replayed", "sold_out", "conflict", "pool_timeout", "lock_timeout", "max_connections", "database_error"
+    "sold", "replayed", "sold_out", "conflict", "pool_timeout", "lock_timeout", "max_connections", "database_error",
+    "declined", "payment_unclear",
 )  # fmt: skip
 UNMATCHED: Final = "(unmatched)"
 
@@ -29,7 +30,7 @@ READY: Final = "/ready"
 _ANSWERS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     MATCHES: ("GET", (200, 500, 503)),
     MATCH: ("GET", (200, 404, 422, 500, 503)),
-    PURCHASE: ("POST", (201, 404, 409, 422, 500, 503)),
+    PURCHASE: ("POST", (201, 402, 404, 409, 422, 500, 503)),
     VALIDATION: ("POST", (200, 404, 422, 500, 503)),
     HEALTH: ("GET", (200,)),
     READY: ("GET", (200, 503)),

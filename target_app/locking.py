@@ -60,6 +60,9 @@ class Guard(Protocol):
     async def sell(self, session: Session, order: Order, seen: Row, stages: Stages) -> Ticket:
         """Take and write one ticket, uncommitted."""
 
+    async def undo(self, order: Order, stages: Stages) -> None:
+        """Give back what :meth:`sell` took and a roll back does not, before any commit was sent. Raises RedisError."""
+
 
 class _SqlGuard:
     """Guards that live in PostgreSQL: the stock is the column, and a roll back undoes all."""
@@ -69,6 +72,9 @@ class _SqlGuard:
     async def stock(self, order: Order, seen: Row, stages: Stages) -> int:
         stock: int = seen.stock
         return stock
+
+    async def undo(self, order: Order, stages: Stages) -> None:
+        """See :class:`Guard`."""
 
 
 class AtomicGuard(_SqlGuard):
@@ -183,6 +189,10 @@ class RedisGuard:
         if ticket is None:
             raise Conflict
         return ticket
+
+    async def undo(self, order: Order, stages: Stages) -> None:
+        """See :class:`Guard`."""
+        await self._store.give_back(order.match_id, order.key, stages)
 
 
 def guard_of(settings: Settings, figures: Figures, store: RedisStore) -> Guard:

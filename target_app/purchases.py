@@ -1,7 +1,6 @@
 """Selling a ticket: look, pay, take and write, commit, and only then answer."""
 
 import asyncio
-from time import perf_counter
 from typing import Final, Protocol
 
 from target_app import queries
@@ -13,6 +12,8 @@ from target_app.errors import (
     KeyReused,
     LockTimeout,
     NotOnSale,
+    PaymentDeclined,
+    PaymentUnclear,
     PoolTimeout,
     RedisError,
     SaleError,
@@ -22,6 +23,7 @@ from target_app.errors import (
 )
 from target_app.figures import PURCHASE, Figures
 from target_app.locking import Guard, Order, Ticket, new_code
+from target_app.paying import Cashier
 from target_app.settings import Settings
 
 # How long the loser of a race for one key looks for the winner's ticket: with the SQL lockings it is there at once,
@@ -36,6 +38,8 @@ _OUTCOME_OF: Final[dict[type[SaleError], str]] = {
     LockTimeout: "lock_timeout",
     TooManyConnections: "max_connections",
     DatabaseError: "database_error",
+    PaymentDeclined: "declined",
+    PaymentUnclear: "payment_unclear",
     RedisError: "database_error",  # the stores count as one
 }
 
@@ -56,23 +60,28 @@ class Till(Protocol):
 
 
 class Purchases:
-    """The sale of tickets under one set of factors."""
+    """The sale of tickets under one set of factors; ``cashier`` None: tickets cost nothing."""
 
-    def __init__(self, settings: Settings, database: Database, guard: Guard, figures: Figures) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, guard: Guard, figures: Figures, cashier: Cashier | None = None
+    ) -> None:
         self._database = database
         self._guard = guard
         self._figures = figures
         self._stages = figures.routes[PURCHASE].stages
         self._buyer_limit = settings.buyer_limit
-        self._payment_s = settings.payment_ms / 1000
+        self._payment = settings.payment
         few = settings.round_trips == "fewest"
         self._selling = database.autocommit if few and guard.lone_statement else database.transaction
-        if settings.payment == "in_transaction":
-            self._buy = self._paying_inside
-        elif few and settings.locking == "atomic" and not self._payment_s:
+        self._cashier = cashier
+        if cashier is not None:
+            self._buy = self._pay
+        elif settings.payment != "outside":
+            self._buy = self._inside
+        elif few and settings.locking == "atomic":
             self._buy = self._at_once
         else:
-            self._buy = self._paying_outside
+            self._buy = self._outside
 
     async def purchase(self, order: Order) -> Ticket:
         """Return the ticket, committed; the one that the key has, if it has one. Raises SaleError, and counts each."""
@@ -101,12 +110,11 @@ class Purchases:
                 await self._replay_if_sold(session, order)
             raise
 
-    async def _paying_outside(self, order: Order) -> Ticket:
-        """Give the connection back while the payment is waited for."""
+    async def _outside(self, order: Order) -> Ticket:
+        """Look before the transaction that sells."""
         async with self._database.autocommit(self._stages) as session:
             seen = await self._look(session, order)
         await self._decide(order, seen)
-        await self._pay()
         async with self._selling(self._stages) as session:
             ticket = await self._guard.sell(session, order, seen, self._stages)
             await session.commit()
@@ -130,14 +138,39 @@ class Purchases:
         await self._decide(order, seen)
         raise Conflict  # none of the reasons holds any more
 
-    async def _paying_inside(self, order: Order) -> Ticket:
-        """Keep the connection, idle in its transaction, while the payment is waited for: no row is locked yet."""
+    async def _inside(self, order: Order) -> Ticket:
+        """Look in the transaction that sells."""
         async with self._database.transaction(self._stages) as session:
             seen = await self._look(session, order)
             await self._decide(order, seen)
-            await self._pay()
             ticket = await self._guard.sell(session, order, seen, self._stages)
             await session.commit()
+        return ticket
+
+    async def _pay(self, order: Order) -> Ticket:
+        """Sell for money, which is waited for where the factor ``payment`` says."""
+        cashier, stages = self._cashier, self._stages
+        if cashier is None:
+            raise RuntimeError("there is nobody to pay")
+        async with self._database.autocommit(stages) as session:
+            seen = await self._look(session, order)
+            await self._decide(order, seen)
+            attempt = await cashier.begin(session, order, seen.price_pence)
+        async with cashier.until_sold(order, attempt):
+            if self._payment == "outside":
+                await cashier.charge(order, seen.price_pence, stages)
+            async with self._database.transaction(stages) as session:
+                await cashier.settle(session, order)
+                if self._payment == "in_transaction":  # no row that others want is locked yet
+                    await cashier.charge(order, seen.price_pence, stages)
+                ticket = await self._guard.sell(session, order, seen, stages)
+                if self._payment == "holding_lock":
+                    try:
+                        await cashier.charge(order, seen.price_pence, stages)
+                    except BaseException:
+                        await self._guard.undo(order, stages)
+                        raise
+                await session.commit()
         return ticket
 
     async def _look(self, session: Session, order: Order) -> Row:
@@ -158,12 +191,6 @@ class Purchases:
             raise SoldOut
         if seen.held >= self._buyer_limit:  # soft: purchases of one buyer at the same time do not see each other
             raise BuyerLimit
-
-    async def _pay(self) -> None:
-        if self._payment_s > 0:
-            began = perf_counter()
-            await asyncio.sleep(self._payment_s)
-            self._stages.payment += perf_counter() - began
 
     async def _replay_the_winner(self, order: Order) -> None:
         for _ in range(_LOOKS):

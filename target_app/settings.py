@@ -17,7 +17,7 @@ PREFIX: Final = "TARGET_"
 
 Switch = Literal["on", "off"]
 Locking = Literal["none", "pessimistic", "optimistic", "atomic", "redis"]
-Payment = Literal["outside", "in_transaction"]
+Payment = Literal["outside", "in_transaction", "holding_lock"]
 DataLayer = Literal["sqlalchemy", "asyncpg"]
 Pooler = Literal["none", "pgbouncer"]
 PurchaseRoute = Literal["fastapi", "lean"]
@@ -52,7 +52,8 @@ class Settings(BaseSettings):
         Field(description="what a purchase goes through before it begins: FastAPI, or a route without it"),
     ] = "fastapi"
     payment: Annotated[Payment, Field(description="where the payment is waited for")] = "outside"
-    payment_ms: Annotated[float, Field(ge=0, le=10_000, description="how long a payment takes")] = 0.0
+    # Three of these, and every other wait of a purchase, fit into the time that a transaction may be idle.
+    payment_timeout_s: Annotated[float, Field(ge=0.05, le=8, description="wait for one answer of the provider")] = 5.0
     synchronous_commit: Annotated[Switch, Field(description="PostgreSQL waits for its log to reach the disk")] = "on"
     validate_cost: Annotated[int, Field(ge=1, le=5_000_000, description="rounds of hashing for a validation")] = 20_000
     hold_ttl_s: Annotated[float, Field(ge=1, le=3600, description="how long a ticket stays in a cart unpaid")] = 600.0
@@ -66,6 +67,9 @@ class Settings(BaseSettings):
     prepared_statements: Annotated[
         Switch, Field(description="off: for a pooler that loses them, as PgBouncer before 1.21 does")
     ] = "on"
+    payment_url: Annotated[
+        str, Field(pattern=r"^(http://[^/:@]+:[0-9]+)?$", description="http://host:port of the provider; empty: none")
+    ] = ""
     redis_url: Annotated[SecretStr, Field(description="redis://[:password@]host:port/number")]
     gate_secret: Annotated[SecretStr, Field(description="what the tokens of the gate are derived with")] = SecretStr(
         "not a secret: the gate of a load test"

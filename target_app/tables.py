@@ -1,7 +1,7 @@
 """The tables.
 
 The ledger audit reads ``matches(id, capacity, stock)``, ``tickets(id, match_id, idempotency_key)`` and
-``holds(match_id, idempotency_key, going_back)``.
+``holds(match_id, idempotency_key, going_back)``, and what is paid and settled from ``payments`` and ``checkouts``.
 
 There is no foreign key from tickets to matches on purpose: its check would lock the hot match's row once more for each
 ticket, also under ``locking=redis``, which exists to leave that row alone. Every purchase has read its match anyway.
@@ -111,6 +111,23 @@ checkouts: Final = Table(
     UniqueConstraint("buyer", "request_key"),
     CheckConstraint("state IN ('paying', 'paid', 'declined', 'refunding', 'refunded')", name="checkouts_state"),
     Index("checkouts_unsettled", "ends_at", postgresql_where=text("state IN ('paying', 'refunding')")),
+)
+
+# The payment of a purchase, written down before the provider is asked, where there is one. Whoever moves it on from
+# ``paying`` decides: to ``paid`` in the transaction that writes the ticket of the same key, to ``declined``, or to
+# ``refunding`` and, once the provider has given back what it had, to ``refunded``.
+payments: Final = Table(
+    "payments",
+    metadata,
+    Column("key", Text, primary_key=True),  # the purchase's, and the provider's
+    Column("match_id", Integer, nullable=False),
+    Column("buyer", Text, nullable=False),
+    Column("amount_pence", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),  # how many purchases have tried under this key
+    Column("ends_at", DateTime(timezone=True), nullable=False),  # nobody is at it any more from then on
+    CheckConstraint("state IN ('paying', 'paid', 'declined', 'refunding', 'refunded')", name="payments_state"),
+    Index("payments_unsettled", "ends_at", postgresql_where=text("state IN ('paying', 'refunding')")),
 )
 
 HOT_MATCH: Final = 1

@@ -79,6 +79,23 @@ def _memory(name: str, text: str) -> Factor:
     return Factor(name, "float", "stack", 0.0, text, low=6, high=1_048_576, or_zero=True, stacks=("docker",))
 
 
+# What the payment provider does. With all of it at 0 there is none: tickets cost nothing, and nothing is paid.
+_PROVIDER: Final = (
+    Factor("payment_ms", "float", "servers", 0.0, "how long a payment takes, on average", low=0, high=10000),
+    Factor(
+        "payment_spread",
+        "float",
+        "servers",
+        0.0,
+        "standard deviation of payment_ms as a share of it, lognormal; 0: every payment takes as long",
+        low=0,
+        high=5,
+    ),
+    Factor("payment_limit", "int", "servers", 0, "payments served at a time; 0: no limit", low=0, high=10000),
+    Factor("payment_failure_ratio", "float", "servers", 0.0, "share of the payments that are declined", low=0, high=1),
+    Factor("payment_timeout_s", "float", "app", 5.0, "wait for the provider, three times at most", low=0.05, high=8),
+)
+
 CATALOGUE: Final[dict[str, Factor]] = {
     factor.name: factor
     for factor in (
@@ -155,10 +172,10 @@ CATALOGUE: Final[dict[str, Factor]] = {
             "choice",
             "app",
             "outside",
-            "where the payment is waited for",
-            choices=("outside", "in_transaction"),
+            "where the payment is waited for: before the transaction, in it, or in it with the match's row locked",
+            choices=("outside", "in_transaction", "holding_lock"),
         ),
-        Factor("payment_ms", "float", "app", 0.0, "how long a payment takes", low=0, high=10000),
+        *_PROVIDER,
         _switch("synchronous_commit", "on", "PostgreSQL waits for its log to reach the disk"),
         Factor(
             "validate_cost", "int", "app", 20000, "rounds of hashing for a ticket's validation", low=1, high=5000000

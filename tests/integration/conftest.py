@@ -1,6 +1,7 @@
 """What tests share: a small sale that is served and k6 that is run against it; and the target's own sale, opened."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,9 +16,12 @@ import redis as redis_client
 from psycopg.rows import tuple_row
 
 from target_app.app import create_app
+from target_app.provider.charges import Charges
+from target_app.provider.settings import ProviderSettings
 from target_app.seed import init_db
 from tests.integration.k6_target import Runs, Sale, served
 from tests.integration.opened_sale import REDIS_NUMBER, WAYS, Open, Shop, Stores
+from tests.integration.paying import provider
 from ticketbench.binaries import Binaries
 
 
@@ -67,10 +71,11 @@ def stores(places: Stores) -> Stores:
 
 
 @pytest.fixture(params=WAYS)
-def opened(stores: Stores, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Open:
+def opened(stores: Stores, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Open:
     """Open a sale with the given levels, on a freshly seeded database.
 
-    A module that says ``FEW_SEEDED = True`` has no use for the past match's 20 000 tickets, and does not wait for them.
+    Levels of a provider give it one, in the same process. A module that says ``FEW_SEEDED = True`` has no use for the
+    past match's 20 000 tickets, and does not wait for them.
     """
     way = WAYS[request.param]
     if getattr(request.module, "FEW_SEEDED", False):
@@ -78,6 +83,16 @@ def opened(stores: Stores, request: pytest.FixtureRequest, monkeypatch: pytest.M
 
     @asynccontextmanager
     async def opener(*, seed: bool = True, **levels: Any) -> AsyncIterator[Shop]:
+        paying = {name: levels.pop(name) for name in ProviderSettings.model_fields if name in levels}
+        async with contextlib.AsyncExitStack() as stack:
+            charges = None
+            if paying:
+                where = tmp_path / f"{uuid.uuid4().hex}.jsonl"
+                charges, levels["payment_url"] = await stack.enter_async_context(provider(where, **paying))
+            yield await stack.enter_async_context(sale_of(levels, charges, seed=seed))
+
+    @asynccontextmanager
+    async def sale_of(levels: dict[str, Any], charges: Charges | None, *, seed: bool) -> AsyncIterator[Shop]:
         # Redis may take its time where a test is one of many things that the machine does.
         settings = stores.settings(**{**way, "redis_timeout_s": 10, **levels})
         if seed:
@@ -85,6 +100,6 @@ def opened(stores: Stores, request: pytest.FixtureRequest, monkeypatch: pytest.M
         app = create_app(settings)
         transport = httpx.ASGITransport(app.asgi)
         async with app.sale.opened(), httpx.AsyncClient(transport=transport, base_url="http://sale") as http:
-            yield Shop(app.sale, http)
+            yield Shop(app.sale, http, charges)
 
     return opener

@@ -16,6 +16,7 @@ import redis as redis_client
 from target_app.accounts import new_token
 from target_app.app import Sale
 from target_app.errors import PaymentDeclined, Unavailable
+from target_app.provider.charges import Charges
 from target_app.settings import Settings
 from target_app.tokens import Tokens
 
@@ -48,7 +49,7 @@ class Stores:
 
     def empty(self) -> None:
         """Drop the sale, and all that Redis has of it."""
-        self.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
+        self.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, payments, sessions, buyers")
         self.redis.flushdb()
 
     def settings(self, **levels: Any) -> Settings:
@@ -64,6 +65,7 @@ class Shop:
 
     sale: Sale
     http: httpx.AsyncClient
+    charges: Charges | None = None  # the provider's, where there is one
 
     async def buy(self, match_id: int = HOT, *, key: str | None = None, buyer: str | None = None) -> httpx.Response:
         key = key or uuid.uuid4().hex
@@ -130,7 +132,7 @@ def member(stores: Stores, shop: Shop, name: str = "ann") -> Member:
 
 
 class Till:
-    """A provider of payments that keeps books, and does as it is told. See ``target_app.checkout.Payments``."""
+    """A provider of payments that keeps books, and does as it is told. See ``target_app.payments.Payments``."""
 
     def __init__(self) -> None:
         self.charged: dict[str, int] = {}

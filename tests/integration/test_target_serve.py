@@ -25,6 +25,8 @@ import psycopg
 import pytest
 import redis as redis_client
 
+from tests.integration.paying import ProviderProcess
+
 GUARDED = ("pessimistic", "optimistic", "atomic", "redis")
 REDIS_NUMBER = 8  # a database of Redis for these tests alone
 DEADLINE_S = 60.0
@@ -153,7 +155,7 @@ def place(postgres_dsn: str, redis_url: str) -> Iterator[Site]:
 @pytest.fixture
 def site(place: Site) -> Site:
     """The stores with nothing in them."""
-    place.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, sessions, buyers")
+    place.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, payments, sessions, buyers")
     place.redis.flushdb()
     return place
 
@@ -162,11 +164,16 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(site: Site) -> Iterator[Serve]:
-    """Start the sale; whatever still runs at the end is killed."""
+def serve(site: Site, tmp_path: Path) -> Iterator[Serve]:
+    """Start the sale, with a payment provider where it has one; whatever still runs at the end is killed."""
     started: list[Served] = []
+    providers: list[ProviderProcess] = []
 
     def start(*, workers: int = 1, ready: bool = True, pass_fd: int | None = None, **levels: str) -> Served:
+        if (payment_ms := levels.pop("payment_ms", None)) is not None:
+            providers.append(ProviderProcess(tmp_path, payment_ms=payment_ms))
+            providers[-1].start()
+            levels["payment_url"] = providers[-1].url
         seeded = site.run("init-db", "--reset", **levels)
         assert seeded.returncode == 0, seeded.stderr
         port, *metrics_ports = free_ports(1 + workers)
@@ -192,6 +199,8 @@ def serve(site: Site) -> Iterator[Serve]:
         return served
 
     yield start
+    for provider in providers:
+        provider.end()
     for served in started:
         for pid in (served.process.pid, *served.workers):
             if alive(pid):

@@ -205,11 +205,11 @@ async def test_a_payment_outside_holds_no_connection(opened: Open) -> None:
         assert stages.sql > 0
 
 
-@pytest.mark.parametrize(("locking", "commits"), [("pessimistic", True), ("redis", True), ("atomic", False)])
+@pytest.mark.parametrize(("locking", "commits"), [("pessimistic", True), ("redis", True), ("optimistic", False)])
 async def test_with_the_fewest_round_trips_a_lone_statement_commits_itself(
     opened: Open, stores: Stores, locking: str, commits: bool
 ) -> None:
-    async with opened(round_trips="fewest", locking=locking, payment_ms=1, pool_size=1) as shop:
+    async with opened(round_trips="fewest", locking=locking, pool_size=1) as shop:
         assert (await shop.buy(COLD)).status_code == 201
         last = stores.one("SELECT query FROM pg_stat_activity WHERE application_name = 'target_app'")
     assert last.startswith("COMMIT" if commits else "WITH taken")

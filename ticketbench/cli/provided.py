@@ -144,7 +144,7 @@ class Provided:
     def for_variants(
         self, variants: Sequence[Mapping[str, Level]], emit: Emit, faults: Sequence[PlannedFault] = ()
     ) -> "Provided":
-        """Return the same with what only some variants need: PgBouncer, HAProxy.
+        """Return the same with what only some variants need: PgBouncer, HAProxy, the provider's image.
 
         Raises EnvironmentFailure where this machine cannot do, or cannot get, what a level or a planned fault asks for.
         """
@@ -155,7 +155,8 @@ class Provided:
             self.docker.require(variants, faults)
             return replace(self, docker=self.docker.with_services(optional, emit))
         confinement.require(variants, faults)
-        return replace(self, binaries=self.binaries.and_more(binaries_module.provide(emit, optional)))
+        programs = [name for name in optional if name in binaries_module.OPTIONAL]  # the rest is our own
+        return replace(self, binaries=self.binaries.and_more(binaries_module.provide(emit, programs)))
 
     def stack(
         self, run_id: str, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool, faults: bool = False

@@ -12,16 +12,22 @@ from typing import Final
 
 from ticketbench import factors
 from ticketbench.model import Level
-from ticketbench.stack import haproxy, pgbouncer
+from ticketbench.stack import haproxy, payment, pgbouncer
 from ticketbench.stack.servers import Server
 
 # Part of the system under test, like the sale and its stores.
-NAMES: Final = (pgbouncer.NAME, haproxy.NAME)
+OF_THE_SYSTEM: Final = (pgbouncer.NAME, haproxy.NAME)
+# The provider stands for somebody else's service: it is measured, and belongs to the world that the system is in.
+NAMES: Final = (*OF_THE_SYSTEM, payment.NAME)
 
 
 def wanted(levels: Mapping[str, Level]) -> tuple[str, ...]:
     """Return the companions that a variant has."""
-    asked = {pgbouncer.NAME: pgbouncer.asked(levels), haproxy.NAME: factors.balanced(levels)}
+    asked = {
+        pgbouncer.NAME: pgbouncer.asked(levels),
+        haproxy.NAME: factors.balanced(levels),
+        payment.NAME: payment.asked(levels),
+    }
     return tuple(name for name in NAMES if asked[name])
 
 

@@ -10,14 +10,14 @@ from ticketbench.errors import EnvironmentFailure
 from ticketbench.fault_plan import PlannedFault
 from ticketbench.isolation import CORES, CpuGroup
 from ticketbench.model import Level
-from ticketbench.stack.companions import NAMES as COMPANIONS
+from ticketbench.stack.companions import OF_THE_SYSTEM as COMPANIONS
 from ticketbench.stack.process import descendants, identify
 from ticketbench.stack.replicas import component_of
 from ticketbench.stack.state import StateFile
 
 # The parts of the system under test that can be limited, each replica of the sale by itself.
 SYSTEM: Final = ("app", "postgres", "redis")
-# All of it. Whatever else is ours, k6 and the sampler too, belongs to the load generator's side.
+# All of it. Whatever else is ours, k6, the sampler and the payment provider too, belongs to the load generator's side.
 WHOLE_SYSTEM: Final = (*SYSTEM, *COMPANIONS)
 
 

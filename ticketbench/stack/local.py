@@ -196,8 +196,9 @@ class LocalStack:
         self._confinement.apply({}, self._pids())  # the reset is nobody's measurement, and need not be slow
         seed = factors.of_scope(levels, "data")
         data.reset(seed, lambda url: self._fill(seed, url))
-        database_url, more = self._companions.start_pooler(levels, self._started()[2].at, data)
-        env = environment({**factors.of_scope(levels, "app"), **seed, **more}, database_url, store.url)
+        database_url, pooled = self._companions.start_pooler(levels, self._started()[2].at, data)
+        paid = self._companions.start_provider(levels)
+        env = environment({**factors.of_scope(levels, "app"), **seed, **pooled, **paid}, database_url, store.url)
         settings, began_s = self._start_target(env, replicas(levels), workers)
         base_url = self._companions.start_balancer(levels, {each.component: each.base_url for each in target.each()})
         # last of all: its start is not measured either, and what it started until now is found below it

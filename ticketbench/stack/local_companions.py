@@ -1,4 +1,4 @@
-"""PgBouncer and HAProxy as processes of the local stack: started as a variant asks, anew for each trial."""
+"""PgBouncer, HAProxy and the payment provider as processes of the local stack: started as a variant asks, anew for each trial."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 from ticketbench import factors
 from ticketbench.binaries import Binaries
 from ticketbench.model import Level
-from ticketbench.stack import haproxy, pgbouncer
+from ticketbench.stack import haproxy, payment, pgbouncer
 from ticketbench.stack.clients import PostgresAt
 from ticketbench.stack.companions import Companions
 from ticketbench.stack.haproxy import HaproxyServer
 from ticketbench.stack.launch import Launcher
+from ticketbench.stack.payment import PaymentServer
 from ticketbench.stack.pgbouncer import PgBouncerServer, Pooling
 from ticketbench.stack.replicas import SALE
 from ticketbench.stack.reset import Data
@@ -48,6 +49,18 @@ class LocalCompanions(Companions):
         self.start(server)
         return data.target_dsn(through=server.here.at), {"prepared_statements": "on" if server.prepares else "off"}
 
+    def start_provider(self, levels: Mapping[str, Level]) -> dict[str, Level]:
+        """Return the settings that tell the sale where its payment provider is; none where it has none.
+
+        Raises EnvironmentFailure.
+        """
+        if not payment.asked(levels):
+            return {}
+        folder, log = self._folder_of(payment.NAME), self._logs / f"{payment.NAME}.log"
+        server = PaymentServer(folder, self._launcher, log=log, levels=levels)
+        self.start(server)
+        return {"payment_url": server.url}
+
     def start_balancer(self, levels: Mapping[str, Level], places: Mapping[str, str]) -> str:
         """Return where k6 finds the sale: HAProxy in front of all replicas if asked, else the only one.
 
@@ -79,4 +92,6 @@ class LocalCompanions(Companions):
                 found[server.name] = server.here.console
             elif isinstance(server, HaproxyServer):
                 found[server.name] = server.figures
+            elif isinstance(server, PaymentServer):
+                found[server.name] = server.url
         return found

@@ -38,17 +38,24 @@ class MetricsPortBusyError(Exception):
 def environment(levels: Mapping[str, Level], database_url: str, redis_url: str) -> dict[str, str]:
     """Return the environment of a target's process: ours, without any TARGET_ variable, and with these settings."""
     ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("TARGET_")}
-    # in a checkout that was not installed the target lies beside the toolkit
-    beside = Path(ticketbench.__file__).resolve().parent.parent
-    if (beside / "pyproject.toml").is_file():
-        ours["PYTHONPATH"] = os.pathsep.join(filter(None, (str(beside), ours.get("PYTHONPATH"))))
     return {
         **ours,
+        **python_path(),
         "PYTHONUNBUFFERED": "1",
         "TARGET_DATABASE_URL": database_url,
         "TARGET_REDIS_URL": redis_url,
         **{f"TARGET_{name.upper()}": str(level) for name, level in levels.items()},
     }
+
+
+def python_path() -> dict[str, str]:
+    """Return what a Python must be told to find the target's code, as environment variables."""
+    # in a checkout that was not installed the target lies beside the toolkit
+    beside = Path(ticketbench.__file__).resolve().parent.parent
+    told = os.environ.get("PYTHONPATH")
+    if not (beside / "pyproject.toml").is_file():
+        return {} if told is None else {"PYTHONPATH": told}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(beside), told)))}
 
 
 def init_database(launcher: Launcher, env: Mapping[str, str], folder: Path, *, log: Path) -> None:
