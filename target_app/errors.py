@@ -135,7 +135,7 @@ class PaymentDeclined(SaleError):
 class PaymentRefunded(PaymentDeclined):
     """What was paid under this key has been given back, or is going to be: another purchase takes another key."""
 
-    status = 409
+    status = 410
     kind = "payment_refunded"
 
 

@@ -30,7 +30,7 @@ READY: Final = "/ready"
 _ANSWERS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     MATCHES: ("GET", (200, 500, 503)),
     MATCH: ("GET", (200, 404, 422, 500, 503)),
-    PURCHASE: ("POST", (201, 402, 404, 409, 422, 500, 503)),
+    PURCHASE: ("POST", (201, 402, 404, 409, 410, 422, 500, 503)),
     VALIDATION: ("POST", (200, 404, 422, 500, 503)),
     HEALTH: ("GET", (200,)),
     READY: ("GET", (200, 503)),

@@ -19,9 +19,8 @@ from target_app.payments import ATTEMPTS, Payments
 from target_app.settings import Settings
 from target_app.settling import Settler
 
-# A client that was told to come back after RETRY_AFTER_S has this long to do so under the same key, and goes on with
-# what it has paid; three times that, for its own wait and the way here.
-_RETRY_S: Final = 3.0 * RETRY_AFTER_S
+# Of the time that a client takes to come back, what is neither its wait nor that for a connection.
+_COMING_BACK_S: Final = 2.0
 # Of a purchase's time what no setting bounds: its work, and the waits between attempts.
 _SLACK_S: Final = 3.0
 
@@ -32,6 +31,8 @@ class Cashier:
     def __init__(self, settings: Settings, payments: Payments, settler: Settler) -> None:
         self._payments = payments
         self._settler = settler
+        # So long a client that was told to come back may do so under the same key, and goes on with what it has paid.
+        self._retry_s = RETRY_AFTER_S + settings.pool_timeout_s + _COMING_BACK_S
         # Beyond this a purchase is dead, or as good as: what it began is refunded, and it can sell no more.
         self._at_most_s = (
             ATTEMPTS * settings.payment_timeout_s
@@ -77,7 +78,7 @@ class Cashier:
             self._settler.declined(order.key, attempt)
             raise
         except (Unavailable, DuplicateKey):  # the same key may come again
-            self._settler.let_go(order.key, attempt, after_s=_RETRY_S)
+            self._settler.let_go(order.key, attempt, after_s=self._retry_s)
             raise
         except BaseException:
             self._settler.let_go(order.key, attempt)

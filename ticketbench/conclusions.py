@@ -105,6 +105,10 @@ class Integrity(Record):
     ``lost``: acknowledged to the buyer and not in the database. ``duplicated``: keys with more than one ticket, counted
     in surplus tickets. ``stranded``: taken in Redis, and no ticket. ``reasons`` says why the status is unknown or what
     is violated.
+
+    Of a trial with a payment provider, in payments: ``charged``, ``refunded``, ``double_charged`` (beyond the first for
+    one key), ``unpaid`` (purchases with a ticket and no charge that stands), ``unrefunded`` (charges with neither a
+    ticket nor a refund). None without one.
     """
 
     status: IntegrityStatus
@@ -115,7 +119,24 @@ class Integrity(Record):
     lost: int | None = None
     duplicated: int | None = None
     stranded: int | None = None
+    charged: int | None = None
+    refunded: int | None = None
+    double_charged: int | None = None
+    unpaid: int | None = None
+    unrefunded: int | None = None
     reasons: tuple[str, ...] = ()
+
+    @property
+    def wrongs(self) -> dict[str, int | None]:
+        """What buyers can be wronged by, each count by the word for it."""
+        return {
+            "oversold": self.oversold,
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "charged twice": self.double_charged,
+            "unpaid": self.unpaid,
+            "unrefunded": self.unrefunded,
+        }
 
 
 class SloResult(Record):

@@ -12,11 +12,11 @@ from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import LedgerRow
+from ticketbench.money import TARGET_DATABASE, UNSETTLED, read_provider
 from ticketbench.stack.patience import patience
 from ticketbench.stack.process import is_disk_full
 from ticketbench.stack.protocol import DatabaseAccess
 
-TARGET_DATABASE: Final = "tickets"
 _CONNECT_S: Final = 5
 _STATEMENT_MS: Final = 60_000
 _PATIENCE_S: Final = 300.0  # for the whole of it: a million tickets took some seconds
@@ -39,25 +39,36 @@ _HELD: Final = (
     "SELECT h.match_id, h.idempotency_key FROM holds h JOIN matches m ON m.id = h.match_id"
     " WHERE m.on_sale AND NOT h.going_back ORDER BY h.id"
 )
+# Of a sale with a payment provider.
+_PRICE: Final = (
+    "SELECT coalesce(sum(t.price_pence), 0) FROM tickets t JOIN matches m ON m.id = t.match_id WHERE m.on_sale"
+)
+_PAID_WITH: Final = (
+    "SELECT t.id, c.payment_key FROM checkouts c CROSS JOIN LATERAL unnest(c.hold_keys) AS hold(key)"
+    " JOIN tickets t ON t.idempotency_key = hold.key WHERE c.state = 'paid' ORDER BY t.id"
+)
 
 
-def read_ledger(access: DatabaseAccess) -> Iterator[LedgerRow]:
+def read_ledger(access: DatabaseAccess, provider_url: str = "", *, settled: bool = True) -> Iterator[LedgerRow]:
     """Yield capacity, counters, tickets and what is in carts of all matches on sale, and what Redis holds of them.
 
     Rows come as they are read: memory does not grow with the sale. Call it when no request is under way. PostgreSQL is
     read in one snapshot, as a superuser, so that a target that holds every ordinary connection does not shut the audit
-    out. A match without keys in Redis has no rows of Redis; a key taken there may come twice. Raises EnvironmentFailure
-    naming what could not be read, and then what came before is only half of a ledger.
+    out. A match without keys in Redis has no rows of Redis; a key taken there may come twice. The books of a payment
+    provider, where there is one, come last; ``settled`` False: the sale was not let end all payments. Raises
+    EnvironmentFailure naming what could not be read, and then what came before is only half of a ledger.
     """
     matches = []
-    for row in _from_postgres(access):
+    for row in _from_postgres(access, money=bool(provider_url), settled=settled):
         if row.kind == "capacity":
             matches.append(row.match_id)
         yield row
     yield from _from_redis(access, matches)
+    if provider_url:
+        yield from read_provider(provider_url)
 
 
-def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
+def _from_postgres(access: DatabaseAccess, *, money: bool, settled: bool) -> Iterator[LedgerRow]:
     try:
         dsn = make_conninfo(
             access.postgres_dsn,
@@ -77,11 +88,23 @@ def _from_postgres(access: DatabaseAccess) -> Iterator[LedgerRow]:
             if connection.execute(_CARTS).fetchone() == (True,):
                 for match_id, key in _rows(connection, _HELD):
                     yield LedgerRow(kind="held", match_id=match_id, key=key)
+            if money:
+                yield from _money(connection, settled=settled)
     except psycopg.Error as error:
         text = " ".join(str(error).split())
         raise EnvironmentFailure(
             f"cannot read the ledger from PostgreSQL: {text}", _DISK_HINT if is_disk_full(text) else _HINT
         ) from error
+
+
+def _money(connection: "psycopg.Connection[tuple[Any, ...]]", *, settled: bool) -> Iterator[LedgerRow]:
+    for (pence,) in connection.execute(_PRICE).fetchall():
+        yield LedgerRow(kind="provider", match_id=0, quantity=int(pence))
+    for ticket_id, key in _rows(connection, _PAID_WITH):
+        yield LedgerRow(kind="paid_with", match_id=0, ticket_id=ticket_id, key=key)
+    if not settled:
+        for (key,) in _rows(connection, UNSETTLED):
+            yield LedgerRow(kind="unsettled", match_id=0, key=key)
 
 
 def _rows(connection: "psycopg.Connection[tuple[Any, ...]]", query: LiteralString) -> Iterator[tuple[Any, ...]]:

@@ -349,7 +349,10 @@ class Ack(NamedTuple):
     ticket_id: int
 
 
-LedgerKind = Literal["capacity", "stock", "ticket", "held", "redis_stock", "redis_taken"]
+LedgerKind = Literal[
+    "capacity", "stock", "ticket", "held", "redis_stock", "redis_taken",
+    "provider", "charge", "refund", "paid_with", "unsettled",
+]  # fmt: skip
 
 
 class LedgerRow(NamedTuple):
@@ -358,7 +361,14 @@ class LedgerRow(NamedTuple):
     ``capacity``: tickets of a match for sale at the trial's start (``quantity``). ``stock``: what its counter says now.
     ``ticket``: one sold ticket (``ticket_id``, ``key``). ``held``: one in a cart, out of the stock and not sold, which
     becomes a ticket with the same ``key`` or goes back. ``redis_stock``: the counter in Redis. ``redis_taken``: a key
-    that Redis holds a taken ticket for. Rows of other kinds leave ``key`` empty and ``ticket_id`` 0.
+    that Redis holds a taken ticket for.
+
+    Of a trial with a payment provider: ``provider``: that there was one, and what all tickets sold cost (``quantity``,
+    pence). ``charge``, ``refund``: what it charged and gave back (``key``, ``quantity`` in pence). ``paid_with``: the
+    key (``key``) that a ticket (``ticket_id``) was paid under, where it is not its own. ``unsettled``: a key whose
+    payment the sale had no time to end. These belong to no match (0).
+
+    Rows of other kinds leave ``key`` empty and ``ticket_id`` 0.
     """
 
     kind: LedgerKind

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ticketbench import __version__, interrupts, k6, ledger, live, load, machine, scenario, store
+from ticketbench import __version__, interrupts, k6, ledger, live, load, machine, money, scenario, store
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
@@ -31,7 +31,7 @@ from ticketbench.others import OthersWatch
 from ticketbench.planned_faults import PlannedFaults
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.sampling.phases import LoadPhase
-from ticketbench.stack import Endpoints, Stack
+from ticketbench.stack import Endpoints, Stack, payment
 from ticketbench.stack.idle import idle
 from ticketbench.stack.replicas import component_of
 from ticketbench.watch import SCRAPED_WITHIN_S, TrialWatch
@@ -261,8 +261,27 @@ def _read_ledger(this: Run, measured: Measured) -> None:
     with _there(measured.watch).guarding():
         if not _idle(endpoints):
             measured.reasons.append("the ledger was read while purchases may still have been under way in the target")
-        this.directory.save_ledger(measured.trial.id, ledger.read_ledger(endpoints.access))
+        provider, settled = _settled(endpoints, measured)
+        rows = ledger.read_ledger(endpoints.access, provider, settled=settled)
+        this.directory.save_ledger(measured.trial.id, rows)
         measured.ledger_read = True
+
+
+def _settled(endpoints: Endpoints, measured: Measured) -> tuple[str, bool]:
+    """Let the sale give back what it owes; return where the provider's books are, and whether it had the time to.
+
+    Without a provider, or where that has died, the address is empty.
+    """
+    provider = endpoints.consoles.get(payment.NAME, "")
+    dead = endpoints.dead() if provider else {}
+    if payment.NAME in dead:
+        measured.reasons.append("the payment provider died, so nothing is known of the money")
+        return "", False
+    if not provider or any(component_of(name) == "app" for name in dead):
+        return provider, False  # whoever would settle it is gone
+    # where the time is up, what is still owed is a fault
+    money.await_settled(endpoints.own_access)
+    return provider, True
 
 
 def _idle(endpoints: Endpoints) -> bool:

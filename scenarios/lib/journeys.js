@@ -11,7 +11,7 @@ const PATIENCE = '5s';
 const LONGEST_RETRY_WAIT_S = 1;
 const DEFAULT_RETRY_WAIT_S = 0.5;
 const REQUEST_TIMEOUT = 1050; // k6's error_code
-const ANSWERED = http.expectedStatuses(201, 409); // an empty stock is a right answer
+const ANSWERED = http.expectedStatuses(201, 402, 409); // an empty stock and a declined payment are right answers
 const OK = http.expectedStatuses(200);
 
 /** GET /matches. */

@@ -47,13 +47,19 @@ _SALE: Final[dict[str, tuple[str, tuple[int, str, Any], dict[int, tuple[str, ...
     f.PURCHASE: (
         "tickets",
         (201, "Sold", _TICKET),
-        {404: ("unknown_match",), 409: ("sold_out", "not_on_sale", "buyer_limit"), 422: ("key_reused", "bad_input")},
+        {
+            402: ("payment_declined",),
+            404: ("unknown_match",),
+            409: ("sold_out", "not_on_sale", "buyer_limit"),
+            410: ("payment_refunded",),
+            422: ("key_reused", "bad_input"),
+        },
     ),
     f.VALIDATION: ("tickets", (200, "Admission", _ADMISSION), {404: ("unknown_ticket",)}),
     f.HEALTH: ("service", (200, "Status", {"status": "up"}), {}),
     f.READY: ("service", (200, "Status", {"status": "ready"}), {}),
 }
-_UNAVAILABLE: Final = ("pool_timeout", "lock_timeout", "conflict", "database_error", "redis_error")
+_UNAVAILABLE: Final = ("pool_timeout", "lock_timeout", "conflict", "database_error", "redis_error", "payment_unclear")
 _JSON: Final = "application/json"
 
 

@@ -125,7 +125,7 @@ async def test_who_gave_up_is_refunded_and_the_key_is_used_up(opened: Open, stor
         assert shop.charges is not None
         charges = shop.charges
         await until(lambda: not charges._pending)
-        assert kinds([await shop.buy(key="k")]) == {(409, "payment_refunded"): 1}
+        assert kinds([await shop.buy(key="k")]) == {(410, "payment_refunded"): 1}
         assert (kept(shop), paid_for(stores)) == ({}, {})
 
 

@@ -13,7 +13,8 @@ from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Ack, LedgerRow
 from ticketbench.storing.files import Damaged, read_table, write_atomically, write_table
 from ticketbench.storing.histograms import HistogramRow, Histograms, read_histograms, write_histograms
-from ticketbench.storing.purchases import Acks, Keys, Ledger, read_acks, read_ledger, write_acks, write_ledger
+from ticketbench.storing.keys import Keys
+from ticketbench.storing.purchases import Acks, Ledger, read_acks, read_ledger, write_acks, write_ledger
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=5)
 PURCHASES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(-2, 2)), max_size=30)

@@ -2,14 +2,16 @@
 
 Violated is what a buyer can be wronged by: more tickets than seats, a ticket that was acknowledged and is not there, a
 purchase that got two tickets, a stock counter that lost updates (it would go on selling beyond the last seat even where
-this trial stopped before). A ticket in a cart is promised: it counts as if it were sold. Tickets that nobody got
-(stranded, or a counter that fell without a ticket) are reported and violate nothing: the sale is smaller than it could
-be, and no buyer is wrong. A request without an answer is unknown: it is neither acknowledged nor lost.
+this trial stopped before), money that does not agree with the tickets (``money.py``). A ticket in a cart
+is promised: it counts as if it were sold. Tickets that nobody got (stranded, or a counter that fell without a ticket)
+are reported and violate nothing: the sale is smaller than it could be, and no buyer is wrong. A request without an
+answer is unknown: it is neither acknowledged nor lost.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ticketbench.analysis.money import audit_money
 from ticketbench.analysis.reasons import said_once
 from ticketbench.conclusions import Integrity, IntegrityStatus
 
@@ -49,7 +51,9 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
         violations.append(f"{lost} of {acknowledged} acknowledged purchases are not in the database")
     if duplicated:
         violations.append(f"{_tickets(duplicated)} too many: the same purchase (one key) got more than one")
-    unknowns = _unknowns(books, acknowledged)
+    money = audit_money(ledger.money)
+    violations += money.violations
+    unknowns = [*_unknowns(books, acknowledged), *money.unknowns]
     status: IntegrityStatus = "violated" if violations else "unknown" if unknowns else "pass"
     return Integrity(
         status=status,
@@ -60,6 +64,11 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
         lost=lost,
         duplicated=duplicated,
         stranded=books.stranded,
+        charged=money.charged,
+        refunded=money.refunded,
+        double_charged=money.double_charged,
+        unpaid=money.unpaid,
+        unrefunded=money.unrefunded,
         reasons=(*violations, *unknowns, *unsold_reasons),
     )
 
@@ -99,6 +108,11 @@ def total(parts: Sequence[tuple[str, Integrity]]) -> Integrity:
         lost=add(one.lost for one in audits),
         duplicated=add(one.duplicated for one in audits),
         stranded=add(one.stranded for one in audits),
+        charged=add(one.charged for one in audits),
+        refunded=add(one.refunded for one in audits),
+        double_charged=add(one.double_charged for one in audits),
+        unpaid=add(one.unpaid for one in audits),
+        unrefunded=add(one.unrefunded for one in audits),
         reasons=tuple(
             reason if len(names) == len(parts) else f"{', '.join(names)}: {reason}"
             for names, reason in said_once([(name, one.reasons) for name, one in parts])

@@ -183,8 +183,7 @@ def _doubts(before: VariantAnalysis, after: VariantAnalysis, unlike: Sequence[st
 
 
 def _wronged(integrity: Integrity) -> float | None:
-    counts = (integrity.oversold, integrity.lost, integrity.duplicated)
-    known = [count for count in counts if count is not None]
+    known = [count for count in integrity.wrongs.values() if count is not None]
     return float(sum(known)) if known else None
 
 

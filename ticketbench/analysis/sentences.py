@@ -1,6 +1,7 @@
 """The one sentence that a run comes to: who is fastest, by how much, whether the ledger agrees."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from ticketbench.analysis.audit import NOT_OURS
 from ticketbench.analysis.slos import said, slo_text
@@ -38,6 +39,9 @@ def outcome_sentence(
     return figures if plan.scenario.slos else f"{figures}; the script sets no SLO that it could miss"
 
 
+_MONEY: Final = ("charged twice", "unpaid", "unrefunded")
+
+
 def integrity_text(integrity: Integrity) -> str:
     """Return the ledger audit in a clause: 0 oversold, 0 lost of 3041 acknowledged."""
     if integrity.status == "unknown":
@@ -49,7 +53,8 @@ def integrity_text(integrity: Integrity) -> str:
         return f"{_count(integrity.oversold)} oversold, no purchase was acknowledged"
     of = f" of {integrity.acknowledged} acknowledged" if integrity.acknowledged is not None else ""
     counts = f"{_count(integrity.oversold)} oversold, {_count(integrity.lost)} lost{of}"
-    return f"{counts}, {integrity.duplicated} sold twice" if integrity.duplicated else counts
+    further = {"sold twice": integrity.duplicated, **{word: integrity.wrongs[word] for word in _MONEY}}
+    return ", ".join([counts, *(f"{count} {word}" for word, count in further.items() if count)])
 
 
 def _count(value: int | None) -> str:
@@ -184,5 +189,8 @@ def _audited(variants: Sequence[VariantAnalysis]) -> str:
             lost=total([one.lost for one in audits]),
             acknowledged=total([one.acknowledged for one in audits]),
             duplicated=total([one.duplicated for one in audits]),
+            double_charged=total([one.double_charged for one in audits]),
+            unpaid=total([one.unpaid for one in audits]),
+            unrefunded=total([one.unrefunded for one in audits]),
         )
     )

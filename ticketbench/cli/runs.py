@@ -3,20 +3,27 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from ticketbench import store
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.cli import output, verdict
-from ticketbench.conclusions import Analysis
+from ticketbench.conclusions import Analysis, TrialAnalysis
 from ticketbench.errors import EXIT_INTEGRITY, EXIT_INVALID, EXIT_OK, UsageError, worst
 from ticketbench.levels import variant_words
 from ticketbench.record import Record
 from ticketbench.report import FORMATS
 from ticketbench.report.write import judge, write
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 DEFAULT_FORMATS = ("html", "md")
+_OF_TICKETS: Final = ("capacity", "sold", "oversold", "acknowledged", "lost", "duplicated", "stranded")
+_OF_MONEY: Final = ("charged", "refunded", "double_charged", "unpaid", "unrefunded")
 
 
 def print_json(record: Record) -> None:
@@ -82,29 +89,33 @@ def audit(path: Path, *, as_json: bool) -> int:
 
 
 def _print_audit(analysis: Analysis) -> None:
+    from rich.text import Text
+
+    out = output.console()
+    out.print(_counts(analysis.trials, _OF_TICKETS))
+    if paid := [trial for trial in analysis.trials if trial.integrity.charged is not None]:
+        out.print(_counts(paid, _OF_MONEY))
+    for trial in analysis.trials:
+        for reason in trial.integrity.reasons:
+            out.print(Text(f"{trial.trial} {variant_words(trial.variant)}: {reason}"), soft_wrap=True)
+
+
+def _counts(trials: Sequence[TrialAnalysis], columns: Sequence[str]) -> "Table":
+    """Return the integrity of trials, with these counts of it."""
     from rich.table import Table
     from rich.text import Text
 
-    columns = ("capacity", "sold", "oversold", "acknowledged", "lost", "duplicated", "stranded")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("trial", "variant", "integrity"):
         table.add_column(name)
     for name in columns:
-        table.add_column(name, justify="right")
-    for trial in analysis.trials:
+        table.add_column(name.replace("_", " "), justify="right")
+    for trial in trials:
         integrity = trial.integrity
         counts = ("?" if (value := getattr(integrity, name)) is None else str(value) for name in columns)
-        table.add_row(
-            *(
-                Text(cell)
-                for cell in (trial.trial, variant_words(trial.variant), integrity.status.replace("_", " "), *counts)
-            )
-        )
-    out = output.console()
-    out.print(table)
-    for trial in analysis.trials:
-        for reason in trial.integrity.reasons:
-            out.print(Text(f"{trial.trial} {variant_words(trial.variant)}: {reason}"), soft_wrap=True)
+        words = (trial.trial, variant_words(trial.variant), integrity.status.replace("_", " "), *counts)
+        table.add_row(*(Text(cell) for cell in words))
+    return table
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def show_command(run: _Run, as_json: _Json = False) -> None:
 
 @stored_app.command("audit")
 def audit_command(run: _Run, as_json: _Json = False) -> None:
-    """Audit the ledgers of a stored run: oversold, lost, duplicated, stranded."""
+    """Audit the ledgers of a stored run: oversold, lost, duplicated, stranded, and the money."""
     from ticketbench.cli.runs import audit
 
     raise typer.Exit(audit(run, as_json=as_json))

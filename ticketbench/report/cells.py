@@ -37,8 +37,11 @@ def validity_cell(validity: Validity) -> Cell:
 def integrity_cell(integrity: Integrity) -> Cell:
     """Return integrity as symbol and word, with the counts that decide it."""
     symbol, word, tone = INTEGRITY[integrity.status]
-    parts = (("oversold", integrity.oversold), ("lost", integrity.lost), ("duplicated", integrity.duplicated))
-    note = ", ".join(f"{n:,} {name}" for name, n in parts if n) if integrity.status == "violated" else ""
+    note = (
+        ", ".join(f"{n:,} {name}" for name, n in integrity.wrongs.items() if n)
+        if integrity.status == "violated"
+        else ""
+    )
     return Cell(f"{symbol} {word}", note, tone)
 
 

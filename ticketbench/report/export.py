@@ -41,8 +41,10 @@ def _variant_suite(root: ET.Element, scenario: str, v: VariantAnalysis, trials: 
     case = _case(suite, classname, "integrity")
     integrity = v.integrity
     if integrity.status == "violated":
-        counts = (("oversold", integrity.oversold), ("lost", integrity.lost), ("duplicated", integrity.duplicated))
-        text = "; ".join([f"{n} {word}" for word, n in counts if n] + list(integrity.reasons)) or "violated"
+        text = (
+            "; ".join([f"{n} {word}" for word, n in integrity.wrongs.items() if n] + list(integrity.reasons))
+            or "violated"
+        )
         _mark(case, "failure", "integrity_violated", text)
     elif integrity.status in ("unknown", "not_audited"):
         text = "; ".join(integrity.reasons) or "the ledger could not be audited"

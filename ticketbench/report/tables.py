@@ -6,7 +6,6 @@ from ticketbench.conclusions import Latency, SloResult, TrialAnalysis
 from ticketbench.model import Schedule
 from ticketbench.report import wording
 from ticketbench.report.cells import (
-    INTEGRITY,
     Judged,
     busiest_cell,
     errors_cell,
@@ -340,43 +339,6 @@ def spread_table(data: ReportInput) -> Table:
     )
     empty = "one trial a variant: there is no spread to show"
     return Table("Spread between the trials of a variant", columns, tuple(rows), empty=empty)
-
-
-def integrity_table(data: ReportInput) -> Table:
-    """Return the ledger audit of each variant, every count to the ticket."""
-    names = ("capacity", "sold", "oversold", "acknowledged", "lost", "duplicated", "stranded")
-    must_be_zero = {"oversold", "lost", "duplicated", "stranded"}
-    rows = []
-    for v in data.analysis.variants:
-        integrity = v.integrity
-        why = integrity.reasons[0] if integrity.reasons else "the ledger does not say"
-        cells = []
-        for name in names:
-            n: int | None = getattr(integrity, name)
-            if n is None and name == "stranded":
-                cells.append(
-                    Cell(
-                        "does not apply" if integrity.status not in ("unknown", "not_audited") else wording.MISSING,
-                        "",
-                        "missing",
-                    )
-                )
-                continue
-            cells.append(figure(wording.count(n), why, tone="bad" if n and name in must_be_zero else ""))
-        symbol, word, tone = INTEGRITY[integrity.status]
-        verdict = Cell(f"{symbol} {word}", "; ".join(integrity.reasons), tone)
-        rows.append(Row((Cell(wording.variant(v.variant)), verdict, *cells)))
-    columns = (
-        Column("variant", "Variant", numeric=False),
-        Column("status", "Integrity", numeric=False),
-        *(Column(name, name.capitalize()) for name in names),
-    )
-    notes = (
-        "Counted after the load had stopped, from the database itself: oversold is tickets beyond the capacity of a "
-        "match; lost is acknowledged to a buyer and not in the database; duplicated is one purchase with several "
-        "tickets; stranded is taken in Redis without a ticket. A request without an answer is unknown, not lost.",
-    )
-    return Table("Ledger audit", columns, tuple(rows), notes, empty="no variant was audited")
 
 
 def cost_table(data: ReportInput) -> Table:

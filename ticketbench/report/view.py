@@ -13,6 +13,7 @@ from ticketbench.model import Plan
 from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, command_notes, files, method
 from ticketbench.report.faults import faults_table
+from ticketbench.report.audit_tables import audit_tables
 from ticketbench.report.input import ReportInput
 from ticketbench.report.limits import limits_table
 from ticketbench.report.own_tables import own_tables
@@ -150,9 +151,8 @@ def _counts(integrity: Integrity) -> str:
     if all(n is None for n in (integrity.oversold, integrity.lost, integrity.acknowledged)):
         return "not audited, no count is known"
     parts = [say(integrity.oversold, "oversold"), say(integrity.lost, "lost")]
-    parts += [
-        f"{n:,} {word}" for n, word in ((integrity.duplicated, "duplicated"), (integrity.stranded, "stranded")) if n
-    ]
+    further = {**integrity.wrongs, "stranded": integrity.stranded}
+    parts += [f"{n:,} {word}" for word, n in further.items() if n and word not in ("oversold", "lost")]
     if integrity.acknowledged == 0 and not integrity.lost:
         return f"{', '.join([parts[0], *parts[2:]])}, no purchase was acknowledged"
     acknowledged = wording.count(integrity.acknowledged)
@@ -161,7 +161,7 @@ def _counts(integrity: Integrity) -> str:
 
 
 def _damage(integrity: Integrity) -> int:
-    return sum(n or 0 for n in (integrity.oversold, integrity.lost, integrity.duplicated, integrity.stranded))
+    return sum(n or 0 for n in (*integrity.wrongs.values(), integrity.stranded))
 
 
 def _integrity(variants: Sequence[VariantAnalysis]) -> Stamp:
@@ -335,7 +335,7 @@ def _drawn_note(data: ReportInput, drawings: Sequence[charts.Drawing]) -> str:
 def _sections(data: ReportInput) -> tuple[Section, ...]:
     several = len(data.analysis.variants) > 1
     against = (Section("effects", "Every variant against the reference", (tables.effects_table(data),)),)
-    audited = (Section("integrity", "Ledger audit", (tables.integrity_table(data),)),)
+    audited = (Section("integrity", "Ledger audit", audit_tables(data)),)
     return (
         *(against if several else ()),
         *((Section("faults", "Planned faults", (planned,)),) if (planned := faults_table(data)).rows else ()),
