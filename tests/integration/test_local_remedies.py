@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.integration.sampled import Figures, json_lines, until
-from ticketbench import factors
+from ticketbench import factors, ledger, money
+from ticketbench.analysis.money import MoneyAudit, audit_money
 from ticketbench.binaries import Binaries
 from ticketbench.isolation import CpuGroup
 from ticketbench.model import Level
@@ -23,6 +24,7 @@ from ticketbench.stack.idle import idle
 from ticketbench.stack.local import LocalStack
 from ticketbench.stack.process import labelled
 from ticketbench.stack.state import running
+from ticketbench.storing.purchases import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +71,9 @@ def statuses(endpoints: Endpoints) -> dict[str, str]:
 
 
 def test_a_sale_behind_both_is_one_component_scraped_and_seen_idle(stack: LocalStack) -> None:
-    endpoints = stack.apply(levels(replicas=2, workers=2, pooler="pgbouncer"))
+    endpoints = stack.apply(levels(replicas=2, workers=2, pooler="pgbouncer", payment_ms=5))
     names = [part.name for part in endpoints.components]
-    assert names == ["postgres", "redis", "prometheus", "app", "app-2", "pgbouncer", "haproxy"]
+    assert names == ["postgres", "redis", "prometheus", "app", "app-2", "pgbouncer", "payment", "haproxy"]
     assert set(endpoints.logs) == set(names)
     assert len(endpoints.app_metrics) == 4
     until(lambda: not endpoints.unscraped())
@@ -79,8 +81,12 @@ def test_a_sale_behind_both_is_one_component_scraped_and_seen_idle(stack: LocalS
     with client(endpoints) as http:
         assert {buy(http).status_code for _ in range(20)} == {201}
     assert sum(sold_by(endpoints)) == 20
+    # all replicas have one provider, whose books agree with theirs
+    assert money.await_settled(endpoints.own_access, deadline_s=10)
+    rows = Ledger.of(ledger.read_ledger(endpoints.own_access, endpoints.consoles["payment"]))
+    assert audit_money(rows.money) == MoneyAudit(20, 0, 0, 0, 0)
     ports = {item.component: item.port for state in running() for item in state.processes}
-    assert all(ports[name] for name in ("app", "app-2", "pgbouncer", "haproxy"))
+    assert all(ports[name] for name in ("app", "app-2", "pgbouncer", "payment", "haproxy"))
     commands = [Path(f"/proc/{part.pid}/cmdline").read_text() for part in endpoints.components]
     secret = endpoints.consoles["pgbouncer"].split(":")[2].split("@")[0]
     assert not [command for command in commands if secret in command]
@@ -110,9 +116,9 @@ def test_requests_go_round_and_a_dead_replica_gets_none(stack: LocalStack) -> No
     assert "killed by SIGKILL" in stack.dead()["app-2"]
 
 
-@pytest.mark.parametrize("victim", ["pgbouncer", "haproxy"])
+@pytest.mark.parametrize("victim", ["pgbouncer", "haproxy", "payment"])
 def test_a_companion_that_dies_is_named_and_the_next_variant_has_a_fresh_one(stack: LocalStack, victim: str) -> None:
-    asked = levels(pooler="pgbouncer", balancer="haproxy")
+    asked = levels(pooler="pgbouncer", balancer="haproxy", payment_limit=1)
     endpoints = stack.apply(asked)
     os.kill(pid_of(endpoints, victim), signal.SIGKILL)
     until(lambda: bool(stack.dead()))
@@ -152,7 +158,7 @@ def test_too_few_connections_are_a_503_that_says_when_to_come_again(stack: Local
     assert stack.apply(levels()).settings["postgres.max_connections"] == "300"
 
 
-def test_figures_of_both_reach_prometheus(stack: LocalStack, tmp_path: Path) -> None:
+def test_figures_of_all_reach_prometheus(stack: LocalStack, tmp_path: Path) -> None:
     endpoints = stack.apply(levels())
     access = endpoints.own_access
     log = tmp_path / "sampler.log"
@@ -160,7 +166,9 @@ def test_figures_of_both_reach_prometheus(stack: LocalStack, tmp_path: Path) -> 
     figures = Figures(endpoints.prometheus_url)
     try:
         # PostgreSQL is started again meanwhile, which the sampler is told
-        endpoints = stack.apply(levels(replicas=2, pooler="pgbouncer", pooler_size=7, db_max_connections=40))
+        endpoints = stack.apply(
+            levels(replicas=2, pooler="pgbouncer", pooler_size=7, db_max_connections=40, payment_ms=1)
+        )
         sampler.variant(endpoints.logs, endpoints.access, endpoints.consoles)
         for part in endpoints.components:
             sampler.watch(part.name, part.pid)
@@ -173,10 +181,11 @@ def test_figures_of_both_reach_prometheus(stack: LocalStack, tmp_path: Path) -> 
         until(at_least(20, "tb_pgbouncer_xacts_total"))
         until(at_least(10, "tb_haproxy_requests_total", server="app-2"))
         until(at_least(1, "tb_haproxy_up", server="app"))
+        until(at_least(20 * 0.001, "tb_payment_served_seconds_total"))
         until(at_least(40, "tb_pg_max_connections"))
         assert figures.get("tb_pgbouncer_pool_size") == 7
         assert figures.get("tb_pgbouncer_clients", state="waiting") == 0
-        for component in ("app", "pgbouncer", "haproxy"):
+        for component in ("app", "pgbouncer", "haproxy", "payment"):
             until(at_least(0.001, "tb_cpu_seconds_total", component=component))
         components = {labels["component"] for labels, _ in figures.all("tb_cpu_seconds_total")}
         assert "app-2" not in components  # all replicas together are the sale

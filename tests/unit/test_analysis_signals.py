@@ -66,6 +66,24 @@ def test_a_pooler_and_a_balancer_are_resources_of_the_variants_that_have_them() 
     assert (usage["haproxy"].utilisation, usage["haproxy"].queue) == (None, 0)
 
 
+def test_a_payment_provider_is_a_resource_that_is_full_where_it_has_a_limit() -> None:
+    trace = spike()
+    assert "payment" not in measured(trace.build()).signals.saturation
+    trace.gauge("payment.busy", 3)
+    trace.gauge("payment.limit", 4)
+    trace.counter("payment.served_s", per_s=3)
+    trace.counter("payment.waited_s", per_s=2.5)
+    usage = measured(trace.build()).signals.saturation["payment"]
+    assert (usage.utilisation, usage.queue) == (pytest.approx(0.75), pytest.approx(2.5))
+    unlimited = spike()
+    unlimited.gauge("payment.busy", 3)
+    unlimited.gauge("payment.limit", 0)
+    unlimited.counter("payment.served_s", per_s=3)
+    unlimited.counter("payment.waited_s", per_s=0)
+    usage = measured(unlimited.build()).signals.saturation["payment"]
+    assert (usage.utilisation, usage.queue) == (None, 0)
+
+
 def test_warm_up_never_counts() -> None:
     trace = spike(warmup_s=5).requests("purchase", per_s=300, latency_s=2.0, scenario="warmup", since_s=0, until_s=5)
     run = run_record(load=schedule(warmup_s=5))

@@ -8,6 +8,7 @@ import yaml
 import ticketbench
 from ticketbench import factors, paths
 from ticketbench.errors import UsageError
+from ticketbench.stack import payment
 from ticketbench.stack.compose import Compose
 from ticketbench.stack.compose_file import FAMILIES, read_compose
 from ticketbench.stack.containers import companions
@@ -93,7 +94,7 @@ def bundled() -> Compose:
 
 
 def test_the_stack_has_these_services(bundled: Compose) -> None:
-    beside = {"pgbouncer", "haproxy", "k6", "grafana"}
+    beside = {"pgbouncer", "haproxy", "payment", "k6", "grafana"}
     assert set(bundled.services) == {"app", "seed", "postgres", "redis", "prometheus", *beside}
     names = [service.name for service in bundled.start_order()]
     assert set(names) == {"app", "seed", "postgres", "redis", "prometheus"}
@@ -101,6 +102,8 @@ def test_the_stack_has_these_services(bundled: Compose) -> None:
     assert [service.name for service in bundled.start_order(("k6",))][-1] == "k6"
     both = [service.name for service in bundled.start_order(("pgbouncer", "haproxy"))]
     assert both.index("postgres") < both.index("pgbouncer") < both.index("app") < both.index("haproxy")
+    paid = [service.name for service in bundled.start_order(("payment",))]
+    assert paid.index("payment") < paid.index("app")
 
 
 def test_postgres_is_set_as_the_local_one(bundled: Compose) -> None:
@@ -118,6 +121,12 @@ def test_the_companions_are_set_as_the_local_ones(bundled: Compose) -> None:
     pooler = companions.pooler(("postgres", 5432), Pooling.of(factors.defaults()), sale=word, console=word)
     assert bundled.files("pgbouncer") == pooler.files
     assert bundled.files("haproxy") == companions.balancer(["app"], 8000, word).files
+    provider = bundled.services["payment"]
+    told = {name: text for name, text in provider.environment.items() if name != "PROVIDER_JOURNAL"}
+    ours = payment.settings(factors.defaults(), "")
+    assert {name: float(text) for name, text in told.items()} == {name: float(ours[name]) for name in told}
+    assert set(told) | {"PROVIDER_JOURNAL"} == set(ours)
+    assert provider.image == bundled.services["app"].image
 
 
 def test_prometheus_is_set_as_the_local_one(bundled: Compose) -> None:

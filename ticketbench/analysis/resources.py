@@ -109,10 +109,11 @@ def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usag
 
 
 def _companions(series: Series, edges: Array, cpu: Callable[[str, int], Usage]) -> dict[str, Usage]:
-    """Return PgBouncer's and HAProxy's usage, of a variant that has them.
+    """Return the usage of PgBouncer, HAProxy and the payment provider, of a variant that has them.
 
     ``pgbouncer`` is a fraction of the connections that it may have to PostgreSQL, from its counters of seconds as for
-    ``db_pool``. Both programs use one core at most. HAProxy itself queues nothing as long as a replica is up.
+    ``db_pool``. ``payment`` is one of the payments that the provider serves at a time; without a limit it is never
+    full. All three programs use one core at most. HAProxy itself queues nothing as long as a replica is up.
     """
     found: dict[str, Usage] = {}
     length = np.diff(edges)
@@ -126,6 +127,13 @@ def _companions(series: Series, edges: Array, cpu: Callable[[str, int], Usage]) 
         nothing = np.full(len(length), np.nan)
         found["haproxy"] = Usage(nothing, series.gauge("haproxy.queue", edges), "requests waiting for a replica")
         found["haproxy_cpu"] = cpu("haproxy", 1)
+    if series.has("payment.busy"):
+        limit = series.gauge("payment.limit", edges)
+        served = np.asarray(series.increase("payment.served_s", edges) / length, dtype=np.float64)
+        busy = np.minimum(1.0, quotient(served, np.where(limit > 0, limit, np.nan)))
+        waiting = np.asarray(series.increase("payment.waited_s", edges) / length, dtype=np.float64)
+        found["payment"] = Usage(busy, waiting, "payments waiting for their turn")
+        found["payment_cpu"] = cpu("payment", 1)
     return found
 
 

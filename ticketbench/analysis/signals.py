@@ -351,7 +351,7 @@ def _per_request(
     length = edges[1] - edges[0]
     spent = {
         f"cpu_{component}_s": known(series.increase("cpu_s", edges, label(component=component))[0] / length)
-        for component in ("app", "postgres", "redis", "pgbouncer", "haproxy", "k6")
+        for component in ("app", "postgres", "redis", "pgbouncer", "haproxy", "payment", "k6")
     }
     spent["db_s"] = known(series.increase("pg.exec_s", edges)[0] / length)
     return {name: used / per_s for name, used in spent.items() if used is not None}

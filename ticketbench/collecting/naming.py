@@ -42,7 +42,7 @@ def app_column(metric: str) -> str:
 def sampler_column(metric: str) -> str:
     """``tb_pg_wait_seconds_total`` is ``pg.wait_s``, ``tb_cpu_seconds_total`` is ``cpu_s``."""
     name = _short(metric.removeprefix("tb_"))
-    for group in ("pgbouncer", "pg", "redis", "haproxy", "sampler"):
+    for group in ("pgbouncer", "pg", "redis", "haproxy", "payment", "sampler"):
         if name.startswith(f"{group}_"):
             return f"{group}.{name.removeprefix(f'{group}_')}"
     return name

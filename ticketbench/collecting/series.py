@@ -27,7 +27,7 @@ _PLUMBING: Final = frozenset({"__name__", "instance", "job"})
 # overloaded machine, which is when its figures matter most.
 _SILENT_S: Final = 5.0
 # Servers that only some variants have, and how many rows around a reading of one its figures are of the present.
-_COMPANIONS: Final = ("pgbouncer", "haproxy")
+_COMPANIONS: Final = ("pgbouncer", "haproxy", "payment")
 _NEAR_ROWS: Final = 3
 
 

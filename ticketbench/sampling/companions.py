@@ -1,9 +1,10 @@
-"""Figures of PgBouncer and HAProxy, once a second, while a variant has them (docs/signals.md).
+"""Figures of PgBouncer, HAProxy and the payment provider, once a second, while a variant has them (docs/signals.md).
 
 Each is made anew with every variant, so its raw counters begin at 0 with it. PgBouncer is asked at its console, HAProxy
-for its table of figures over a connection that is kept.
+for its table of figures and the provider for its metrics, over connections that are kept.
 """
 
+import abc
 import csv
 import http.client
 import io
@@ -22,6 +23,8 @@ _US: Final = 1e-6
 _DATABASE: Final = "tickets"
 _BACKEND: Final = "sale"
 _OF_ALL: Final = "BACKEND"
+_PROVIDER_GAUGES: Final = ("busy", "waiting", "limit")
+_PROVIDER_TOTALS: Final = ("served_seconds", "waited_seconds")
 
 Row = Mapping[str, Any]
 
@@ -113,8 +116,8 @@ class PgBouncer:
             self._connection = None
 
 
-class Haproxy:
-    """Samples of one HAProxy at the address of its figures."""
+class _Page(abc.ABC):
+    """Samples of what tells its figures on a page."""
 
     def __init__(self, url: str, counts: Counters[str]) -> None:
         parts = urlsplit(url)
@@ -124,22 +127,38 @@ class Haproxy:
         self._gauges: list[Sample] = []
 
     def tick(self) -> None:
-        """Read its table. Raises ConsoleError."""
+        """Read the page. Raises ConsoleError."""
         try:
             self._http.request("GET", self._path)
             answer = self._http.getresponse()
             text = answer.read().decode(errors="replace")
             if answer.status != http.client.OK:
-                raise ConsoleError(f"HAProxy answered {answer.status}")
-            rows = [row for row in csv.DictReader(io.StringIO(text.removeprefix("# "))) if row["pxname"] == _BACKEND]
-            self._take(rows)
+                raise ConsoleError(f"it answered {answer.status}")
+            self._take(text)
         except (OSError, http.client.HTTPException) as error:
             self.close()  # the next request connects again
             raise ConsoleError(str(error) or type(error).__name__) from error
         except (KeyError, ValueError, TypeError) as error:
             raise ConsoleError(f"its figures are not what they should be: {error!r}") from error
 
-    def _take(self, rows: list[dict[str, str]]) -> None:
+    @abc.abstractmethod
+    def _take(self, text: str) -> None:
+        """Make figures of the page. Raises KeyError, ValueError, TypeError where it is not what it should be."""
+
+    @abc.abstractmethod
+    def samples(self) -> Iterator[Sample]:
+        """Yield the figures of the last tick."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+
+class Haproxy(_Page):
+    """Samples of one HAProxy at the address of its figures."""
+
+    def _take(self, text: str) -> None:
+        rows = [row for row in csv.DictReader(io.StringIO(text.removeprefix("# "))) if row["pxname"] == _BACKEND]
         self._gauges = []
         for row in rows:
             server = row["svname"]
@@ -158,12 +177,30 @@ class Haproxy:
         yield from self._gauges
         yield from _totals(self._counts, "haproxy_")
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
+
+class Payment(_Page):
+    """Samples of one payment provider at its address."""
+
+    def __init__(self, url: str, counts: Counters[str]) -> None:
+        super().__init__(f"{url}/metrics", counts)
+
+    def _take(self, text: str) -> None:
+        told = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        self._gauges = [(f"tb_payment_{name}", (), float(told[f"provider_{name}"])) for name in _PROVIDER_GAUGES]
+        for name in _PROVIDER_TOTALS:
+            self._counts.read(f"payment_{name}", float(told[f"provider_{name}_total"]))
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the figures of the last tick."""
+        yield from self._gauges
+        yield from _totals(self._counts, "payment_")
 
 
-_KINDS: Final[dict[str, Callable[[str, Counters[str]], Console]]] = {"pgbouncer": PgBouncer, "haproxy": Haproxy}
+_KINDS: Final[dict[str, Callable[[str, Counters[str]], Console]]] = {
+    "pgbouncer": PgBouncer,
+    "haproxy": Haproxy,
+    "payment": Payment,
+}
 
 
 class Companions:

@@ -13,12 +13,13 @@ from ticketbench import factors, interrupts
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, ignore
 from ticketbench.model import Level
-from ticketbench.stack import companions, haproxy, pgbouncer
+from ticketbench.stack import companions
 from ticketbench.stack.clients import PostgresAt
 from ticketbench.stack.compose import Compose
 from ticketbench.stack.containers import companions as beside
 from ticketbench.stack.containers import found
 from ticketbench.stack.containers.bodies import Belonging, Changes
+from ticketbench.stack.containers.companions import Beside
 from ticketbench.stack.containers.engine import Engine, inside_advice
 from ticketbench.stack.containers.faults import DockerFaults
 from ticketbench.stack.containers.images import Image, packages
@@ -40,7 +41,6 @@ from ticketbench.stack.containers.services import (
     versions,
 )
 from ticketbench.stack.containers.watch import ContainerWatch, limit_text
-from ticketbench.stack.pgbouncer import Pooling
 from ticketbench.stack.postgres import POSTGRES_SETTINGS, CrashWatch
 from ticketbench.stack.process import boot_id
 from ticketbench.stack.protocol import Component, Containers, DatabaseAccess, Endpoints, Servers
@@ -107,6 +107,7 @@ class DockerStack:
         self._watch: ContainerWatch | None = None
         self._crash = CrashWatch(self._project.log("postgres"))
         self._data: Data | None = None
+        self._beside = Beside(self._told, self._start, self._await)
 
     @property
     def stack_id(self) -> str:
@@ -230,11 +231,12 @@ class DockerStack:
         data = self._seeded()
         seed = factors.of_scope(levels, "data")
         data.reset(seed, lambda url: self._fill(seed, url))
-        database_url, more = self._start_pooler(levels)
+        database_url, pooled = self._beside.start_pooler(levels, data)
+        paid = self._beside.start_provider(levels)
         metrics_ports = tuple(FIRST_METRICS_PORT + number for number in range(workers))
         ours = () if factors.balanced(levels) else (API_PORT,)  # k6's, of the container that it calls
         changes = Changes(
-            environment=environment({**factors.of_scope(levels, "app"), **seed, **more}, database_url),
+            environment=environment({**factors.of_scope(levels, "app"), **seed, **pooled, **paid}, database_url),
             ports=(*metrics_ports, *ours),
             memory_bytes=memory_bytes(levels, SALE),
         )
@@ -244,7 +246,8 @@ class DockerStack:
         for name in names:
             base_url = f"http://{LOOPBACK}:{self._at.port(name, APP_PORT)}"
             self._await(name, "the sale", partial(sells, base_url))
-        entry, entry_port = self._start_balancer(levels)
+        balancer = self._beside.start_balancer(levels, (API_PORT,))
+        entry, entry_port = balancer if balancer is not None else (SALE, APP_PORT)
         self._await_scrapes({f"{name}:{port}" for name in names for port in metrics_ports}, began_s)
         # last of all: its start is not measured either
         self._limits.apply(levels, self._containers)
@@ -288,34 +291,12 @@ class DockerStack:
         self._await("postgres", "PostgreSQL", postgres.answers)
         self._seeded().moved(postgres, PostgresAt("postgres", POSTGRES_PORT, postgres.password))
 
-    def _start_pooler(self, levels: Mapping[str, Level]) -> tuple[str, dict[str, Level]]:
-        """Return where the sale finds its database, behind PgBouncer if asked, and the settings that go with it."""
-        data = self._seeded()
-        if not pgbouncer.asked(levels):
-            return data.target_dsn(), {}
-        password = self._told["TICKETBENCH_PASSWORD_PGBOUNCER"]
-        changes = beside.pooler(("postgres", POSTGRES_PORT), Pooling.of(levels), sale=data.password, console=password)
-        here = beside.pgbouncer_at(self._start(pgbouncer.NAME, changes), self._told)
-        self._await(pgbouncer.NAME, "PgBouncer", here.answers)
-        inside = PostgresAt(pgbouncer.NAME, beside.PGBOUNCER_PORT, password)
-        return data.target_dsn(through=inside), {"prepared_statements": "on" if here.prepare() else "off"}
-
     def _start_sale(self, names: Sequence[str], changes: Changes) -> None:
         for name in names:
             self._limits.made_with(name, changes.memory_bytes or 0)
         numbered = [replace(changes, number=number) for number in range(1, len(names) + 1)]
         with interrupts.deferred(), ThreadPoolExecutor(len(names)) as pool:  # each takes the engine 0.5 s
             list(pool.map(partial(self._start, SALE), numbered))
-
-    def _start_balancer(self, levels: Mapping[str, Level]) -> tuple[str, int]:
-        """Return the container that k6 calls, HAProxy's where asked, and its port within."""
-        if not factors.balanced(levels):
-            return SALE, APP_PORT
-        secret = self._told["TICKETBENCH_PASSWORD_HAPROXY"]
-        self._start(haproxy.NAME, beside.balancer(replicas(levels), APP_PORT, secret, ports=(API_PORT,)))
-        figures = beside.consoles(self._containers, self._told)[haproxy.NAME]
-        self._await(haproxy.NAME, "HAProxy", partial(haproxy.answers, figures))
-        return haproxy.NAME, beside.ENTRY_PORT
 
     def _fill(self, seed: Mapping[str, Level], url: str) -> None:
         changes = Changes(command=("init-db",), environment=environment(seed, url), once=True)
