@@ -253,3 +253,8 @@ def processes(levels: Mapping[str, Level]) -> int:
 def balanced(levels: Mapping[str, Level]) -> bool:
     """Tell whether a variant has a balancer in front of the sale."""
     return int(levels.get("replicas", 1)) > 1 or levels.get("balancer") == "haproxy"
+
+
+def paid(levels: Mapping[str, Level]) -> bool:
+    """Tell whether a variant has a payment provider: without one a payment takes no time and never fails."""
+    return any(float(levels.get(name, 0)) > 0 for name in ("payment_ms", "payment_limit", "payment_failure_ratio"))

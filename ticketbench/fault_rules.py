@@ -55,7 +55,7 @@ def _one(
 
 
 def _how(component: str) -> str:
-    ways = {"pgbouncer": "pooler=pgbouncer", "haproxy": "balancer=haproxy"}
+    ways = {"pgbouncer": "pooler=pgbouncer", "haproxy": "balancer=haproxy", "payment": "payment_ms above 0"}
     if component.startswith(f"{SALE}-"):
         return f": set replicas={component.removeprefix(f'{SALE}-')} or more"
     return f": set {ways[component]}" if component in ways else ""
@@ -66,7 +66,8 @@ def components(levels: Mapping[str, Level]) -> tuple[str, ...]:
     sales = (SALE, *(f"{SALE}-{number}" for number in range(2, int(levels.get("replicas", 1)) + 1)))
     pooler = ("pgbouncer",) if levels.get("pooler") == "pgbouncer" else ()
     balancer = ("haproxy",) if factors.balanced(levels) else ()
-    return (*sales, "postgres", "redis", *pooler, *balancer)
+    provider = ("payment",) if factors.paid(levels) else ()
+    return (*sales, "postgres", "redis", *pooler, *balancer, *provider)
 
 
 def entry(levels: Mapping[str, Level]) -> str:

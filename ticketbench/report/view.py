@@ -12,8 +12,8 @@ from ticketbench.levels import level_words
 from ticketbench.model import Plan
 from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, command_notes, files, method
-from ticketbench.report.faults import faults_table
 from ticketbench.report.audit_tables import audit_tables
+from ticketbench.report.faults import faults_table
 from ticketbench.report.input import ReportInput
 from ticketbench.report.limits import limits_table
 from ticketbench.report.own_tables import own_tables

@@ -1,4 +1,4 @@
-"""PgBouncer, HAProxy and the payment provider as processes of the local stack: started as a variant asks, anew for each trial."""
+"""PgBouncer, HAProxy and the payment provider as processes: started as a variant asks, anew for each trial."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

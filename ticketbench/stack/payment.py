@@ -26,7 +26,7 @@ _JOURNAL: Final = "payments.jsonl"
 
 def asked(levels: Mapping[str, Level]) -> bool:
     """Tell whether a variant has a provider: without one a payment takes no time and never fails."""
-    return any(float(levels.get(name, 0)) > 0 for name in ("payment_ms", "payment_limit", "payment_failure_ratio"))
+    return factors.paid(levels)
 
 
 def settings(levels: Mapping[str, Level], journal: str) -> dict[str, str]:
@@ -69,7 +69,8 @@ class PaymentServer(Server):
         return f"http://{LOOPBACK}:{self.port}"
 
     def _command(self) -> list[str]:
-        (self.folder / _JOURNAL).unlink(missing_ok=True)
+        if not self.again:  # what was charged outlives a fault of the provider, and not the trial
+            (self.folder / _JOURNAL).unlink(missing_ok=True)
         return [str(self.program), "-P", "-m", "target_app", "payment", "--port", str(self.port)]
 
     def _runtime(self) -> Mapping[str, str]:
