@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 # Ten connections of each replica want more than the five that PostgreSQL has for them, and PgBouncer makes do with.
 ALL = (
     "--set", "duration=5", "--set", "rate=60", "--set", "payment_ms=200", "--set", "replicas=2",
-    "--set", "db_max_connections=15",
+    "--set", "db_max_connections=15", "--set", "payment_failure_ratio=0.1",
     "--set", "pooler_size=5", "--set", "single_flight=on", "--set", "validate_in_loop=off",
     "--vary", "pooler=none,pgbouncer",
 )  # fmt: skip
@@ -40,6 +40,11 @@ def whole(analysis: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for variant in analysis["variants"]:
         assert variant["integrity"]["status"] == "pass"
         assert variant["integrity"]["sold"] > 0
+        # the provider was paid for every ticket, and has kept nothing else
+        money = variant["integrity"]
+        assert money["charged"] - money["refunded"] == money["sold"]
+        assert (money["double_charged"], money["unpaid"], money["unrefunded"]) == (0, 0, 0)
+        assert variant["signals"]["errors"]["answered"]["402"] > 0
     return {each["variant"]: each["signals"]["saturation"] for each in analysis["variants"]}
 
 
@@ -52,9 +57,11 @@ def check_both(path: Path, analysis: dict[str, Any]) -> None:
         assert min(shares) > 0.4 * sum(shares) > 0
         assert max(series["app.up"]) == 2
         assert series["pg.max_connections"][-1] == 15
-        for component in ("app", "haproxy"):
+        for component in ("app", "haproxy", "payment"):
             assert grown(series[f"cpu_s{{component={component}}}"]) > 0
         assert not [name for name in series if "component=app-2" in name]
+        assert grown(series["payment.served_s"]) > 0
+        assert grown(series["app.purchases{outcome=declined}"]) > 0
     refused = "app.purchases{outcome=max_connections}"
     assert grown(plain[refused]) > 0 == grown(pooled[refused])
     assert not [name for name in plain if "pgbouncer" in name]
@@ -66,7 +73,9 @@ def check_both(path: Path, analysis: dict[str, Any]) -> None:
     assert usage["pooler=none"]["haproxy_cpu"]["utilisation"] > 0
     record = json.loads((path / "run.json").read_text())
     assert {"pgbouncer", "haproxy"} <= {each["part"] for each in record["environment"]["binaries"]}
-    assert "HAProxy CPU" in (path / "report.html").read_text()
+    page = (path / "report.html").read_text()
+    assert "HAProxy CPU" in page
+    assert "Double charged" in page
 
 
 def test_every_remedy_in_a_whole_run(program: Program) -> None:
@@ -75,7 +84,7 @@ def test_every_remedy_in_a_whole_run(program: Program) -> None:
     (path,) = program.runs()
     check_both(path, program.analysis())
     logs = {log.name for log in path.glob("trials/*/logs/*.log")}
-    assert "pgbouncer.log" in logs
+    assert {"pgbouncer.log", "payment.log"} <= logs
     assert not program.alive()
 
 
