@@ -84,7 +84,7 @@ def test_every_remedy_in_a_whole_run(program: Program) -> None:
     (path,) = program.runs()
     check_both(path, program.analysis())
     logs = {log.name for log in path.glob("trials/*/logs/*.log")}
-    assert {"pgbouncer.log", "payment.log"} <= logs
+    assert "pgbouncer.log" in logs
     assert not program.alive()
 
 

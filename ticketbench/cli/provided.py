@@ -51,7 +51,7 @@ class Ready:
         from ticketbench.stack.compose_file import read_compose
         from ticketbench.stack.containers.images import Images
 
-        more = Images(self.engine, emit).provide(read_compose(os.environ), services)
+        more = Images(self.engine, emit).provide(read_compose(os.environ), services, self.images)
         return replace(self, images={**self.images, **more})
 
     def stack(

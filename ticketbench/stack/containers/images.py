@@ -56,12 +56,18 @@ class Images:
         self._engine = engine
         self._emit = emit
 
-    def provide(self, compose: Compose, services: Iterable[str]) -> dict[str, Image]:
-        """Return the image of each service; what is not there is pulled or built, which takes minutes at worst."""
+    def provide(
+        self, compose: Compose, services: Iterable[str], known: Mapping[str, Image] | None = None
+    ) -> dict[str, Image]:
+        """Return the image of each service; what is not there is pulled or built, which takes minutes at worst.
+
+        Services of one image get the very same, also where one of ``known`` is it: its name may be another's by now.
+        """
         found: dict[str, Image] = {}
         for name in services:
             service = compose.services[name]
-            same = next((image for image in found.values() if image.name == service.image), None)
+            there = (*(known or {}).values(), *found.values())
+            same = next((image for image in there if image.name == service.image), None)
             attributes = None if same else self._have(service)
             found[name] = (
                 Image(name, same.name, same.id, same.digest, same.stand_in)

@@ -8,7 +8,7 @@ import httpx
 
 from ticketbench import factors
 from ticketbench.model import BinaryVersion, Level
-from ticketbench.stack import companions
+from ticketbench.stack import companions, payment
 from ticketbench.stack.clients import ANSWER_TIMEOUT_S
 from ticketbench.stack.containers.engine import inside_advice
 from ticketbench.stack.containers.images import Image
@@ -65,7 +65,8 @@ def sells(base_url: str) -> bool:
 def remedy(name: str, why: str, said: str, image: str) -> str:
     """Return what to do about a service's container that ended so; what it ``said`` may be lines before its last."""
     if "for want of memory" not in why:
-        return inside_advice(said) or f"is {image} an image of {name}? TICKETBENCH_IMAGE_{name.upper()} names it"
+        variable = f"TICKETBENCH_IMAGE_{'APP' if name == payment.NAME else name.upper()}"
+        return inside_advice(said) or f"is {image} an image of {name}? {variable} names it"
     if f"{name}_memory_mb" in factors.CATALOGUE:
         return f"give it more, with {name}_memory_mb"
     return "give it more memory"
