@@ -341,7 +341,10 @@ class RunRecord(Record):
 
 
 class Ack(NamedTuple):
-    """A purchase that k6 saw acknowledged (201). An hour has millions of them: no more than a tuple."""
+    """A purchase that k6 saw acknowledged (201). An hour has millions of them: no more than a tuple.
+
+    ``ticket_id`` 0: it was accepted to be done later (202), and what it came to may be told by another one.
+    """
 
     at_s: float
     match_id: int
@@ -349,7 +352,7 @@ class Ack(NamedTuple):
     ticket_id: int
 
 
-LedgerKind = Literal["capacity", "stock", "ticket", "held", "redis_stock", "redis_taken"]
+LedgerKind = Literal["capacity", "stock", "ticket", "held", "redis_stock", "redis_taken", "queued", "refused"]
 
 
 class LedgerRow(NamedTuple):
@@ -358,7 +361,8 @@ class LedgerRow(NamedTuple):
     ``capacity``: tickets of a match for sale at the trial's start (``quantity``). ``stock``: what its counter says now.
     ``ticket``: one sold ticket (``ticket_id``, ``key``). ``held``: one in a cart, out of the stock and not sold, which
     becomes a ticket with the same ``key`` or goes back. ``redis_stock``: the counter in Redis. ``redis_taken``: a key
-    that Redis holds a taken ticket for. Rows of other kinds leave ``key`` empty and ``ticket_id`` 0.
+    that Redis holds a taken ticket for. ``queued``: a purchase that still waits for a worker, ``refused``: one that
+    waited and got no ticket. Rows of other kinds leave ``key`` empty and ``ticket_id`` 0.
     """
 
     kind: LedgerKind

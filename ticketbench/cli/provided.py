@@ -78,6 +78,7 @@ class Ready:
             keep=keep,
             most_workers=max(int(levels.get("workers", 1)) for levels in variants),
             most_replicas=max(int(levels.get("replicas", 1)) for levels in variants),
+            most_queue_workers=max(factors.queue_workers(levels) for levels in variants),
             faults=faults,
         )
 
@@ -155,7 +156,8 @@ class Provided:
             self.docker.require(variants, faults)
             return replace(self, docker=self.docker.with_services(optional, emit))
         confinement.require(variants, faults)
-        return replace(self, binaries=self.binaries.and_more(binaries_module.provide(emit, optional)))
+        programs = tuple(name for name in optional if name in companions.PROGRAMS)
+        return replace(self, binaries=self.binaries.and_more(binaries_module.provide(emit, programs)))
 
     def stack(
         self, run_id: str, variants: Sequence[Mapping[str, Level]], emit: Emit, *, keep: bool, faults: bool = False
@@ -164,7 +166,10 @@ class Provided:
         if self.docker is not None:
             return self.docker.stack(run_id, self.k6, variants, emit, keep=keep, faults=faults)
         most_workers = max(factors.processes(levels) for levels in variants)
-        return LocalStack(run_id, self.binaries, emit, keep=keep, most_workers=most_workers)
+        most_queued = max(factors.queue_workers(levels) for levels in variants)
+        return LocalStack(
+            run_id, self.binaries, emit, keep=keep, most_workers=most_workers, most_queue_workers=most_queued
+        )
 
 
 def provide(stack: str, emit: Emit) -> Provided:

@@ -38,6 +38,8 @@ _RESOURCES: Final = {
     "pgbouncer_cpu": "PgBouncer CPU",
     "haproxy": "HAProxy",
     "haproxy_cpu": "HAProxy CPU",
+    "queue_worker": "queue",
+    "worker_cpu": "queue workers' CPU",
     "host_cpu": "host CPU",
     "other_cpu": "other processes' CPU",
     "load_generator": "load generator",
@@ -49,6 +51,7 @@ _COSTS: Final = {
     "cpu_redis_s": "Redis CPU",
     "cpu_pgbouncer_s": "PgBouncer CPU",
     "cpu_haproxy_s": "HAProxy CPU",
+    "cpu_worker_s": "queue workers' CPU",
     "cpu_k6_s": "k6 CPU",
     "db_s": "time in PostgreSQL",
 }

@@ -12,16 +12,22 @@ from typing import Final
 
 from ticketbench import factors
 from ticketbench.model import Level
-from ticketbench.stack import haproxy, pgbouncer
+from ticketbench.stack import haproxy, pgbouncer, worker
 from ticketbench.stack.servers import Server
 
 # Part of the system under test, like the sale and its stores.
-NAMES: Final = (pgbouncer.NAME, haproxy.NAME)
+NAMES: Final = (pgbouncer.NAME, haproxy.NAME, worker.NAME)
+# Those that are programs of their own; the workers of the queue are the sale's.
+PROGRAMS: Final = (pgbouncer.NAME, haproxy.NAME)
 
 
 def wanted(levels: Mapping[str, Level]) -> tuple[str, ...]:
     """Return the companions that a variant has."""
-    asked = {pgbouncer.NAME: pgbouncer.asked(levels), haproxy.NAME: factors.balanced(levels)}
+    asked = {
+        pgbouncer.NAME: pgbouncer.asked(levels),
+        haproxy.NAME: factors.balanced(levels),
+        worker.NAME: factors.queued(levels),
+    }
     return tuple(name for name in NAMES if asked[name])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ticketbench.stack import haproxy, pgbouncer
+from ticketbench.stack import haproxy, pgbouncer, worker
 from ticketbench.stack.clients import PostgresAt, PrometheusAt, RedisAt
 from ticketbench.stack.containers import companions
 from ticketbench.stack.containers.project import Container
@@ -52,6 +52,8 @@ class Places:
             return companions.pgbouncer_at(self._containers[name], self._told).answers()
         if name == haproxy.NAME:
             return haproxy.answers(companions.consoles(self._containers, self._told)[name])
+        if name == worker.NAME:
+            return worker.at_work(self._containers[name].ports.values())
         if component_of(name) == SALE:
             return sells(f"http://{LOOPBACK}:{self.port(name, APP_PORT)}")
         return self.postgres().answers() if name == "postgres" else self.redis().answers()

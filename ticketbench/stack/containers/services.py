@@ -8,7 +8,7 @@ import httpx
 
 from ticketbench import factors
 from ticketbench.model import BinaryVersion, Level
-from ticketbench.stack import companions
+from ticketbench.stack import companions, worker
 from ticketbench.stack.clients import ANSWER_TIMEOUT_S
 from ticketbench.stack.containers.engine import inside_advice
 from ticketbench.stack.containers.images import Image
@@ -28,14 +28,17 @@ PROMETHEUS_PORT: Final = 9090
 
 def versions(images: Mapping[str, Image]) -> tuple[BinaryVersion, ...]:
     """Return what a run's record says of its images."""
-    names = ("k6", *SERVERS, *companions.NAMES, "app")
+    names = ("k6", *SERVERS, *companions.PROGRAMS, "app")  # the workers' image is the app's
     return tuple(images[name].version() for name in names if name in images)
 
 
-def variables(environ: Mapping[str, str], workers: int, stack_id: str, most_replicas: int = 1) -> dict[str, str]:
+def variables(
+    environ: Mapping[str, str], workers: int, stack_id: str, most_replicas: int = 1, queue_workers: int = 0
+) -> dict[str, str]:
     """Return what compose.yaml's variables stand for in a stack: those of ``environ``, and passwords of its own."""
     names = [replica(number) for number in range(1, most_replicas + 1)]
     targets = ",".join(f"{name}:{FIRST_METRICS_PORT + number}" for name in names for number in range(workers))
+    queue = ",".join(f"{worker.NAME}:{FIRST_METRICS_PORT + number}" for number in range(queue_workers))
     return {
         **environ,
         "TICKETBENCH_PASSWORD_POSTGRES": secrets.token_urlsafe(24),
@@ -44,6 +47,7 @@ def variables(environ: Mapping[str, str], workers: int, stack_id: str, most_repl
         "TICKETBENCH_PASSWORD_PGBOUNCER": secrets.token_urlsafe(24),
         "TICKETBENCH_PASSWORD_HAPROXY": secrets.token_urlsafe(24),
         "TICKETBENCH_METRICS_TARGETS": targets,
+        "TICKETBENCH_WORKER_TARGETS": queue,
         "TICKETBENCH_STACK_LABEL": stack_id,
     }
 
