@@ -42,19 +42,19 @@ export const options = transient({
   thresholds: slos({ purchase: 500 }),
 });
 
-function buy(match) {
+function buy(match, random) {
   // Without the page there is no button to press.
-  if (readMatch(params, match).status === 200) purchase(params, match, uniqueName(params));
+  if (readMatch(params, match).status === 200) purchase(params, match, uniqueName(params), random);
 }
 
 export function warmup() {
   const random = randomness(params);
   arrive(random);
-  buy(warmupMatch(random));
+  buy(warmupMatch(random), random);
 }
 
 export default function main() {
   const random = randomness(params);
   arrive(random);
-  buy(wantedMatch(params, random));
+  buy(wantedMatch(params, random), random);
 }

@@ -1,10 +1,13 @@
 """The answers of a purchase as they are sent, the same whichever route has taken it."""
 
 import json
+from http import HTTPStatus
 from typing import Final
+from urllib.parse import quote
 
 from target_app.errors import RETRY_AFTER_S, SaleError, Unavailable
-from target_app.locking import Ticket
+from target_app.figures import PURCHASES
+from target_app.locking import Accepted, Ticket
 
 _RETRY: Final = (b"retry-after", str(RETRY_AFTER_S).encode())
 
@@ -20,6 +23,18 @@ def sold(ticket: Ticket) -> bytes:
             "price_pence": ticket.price_pence,
         }
     ).encode()
+
+
+def purchased(result: Ticket | Accepted) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Return status, body and further headers of a purchase that was done, or accepted to be done."""
+    return accepted(result) if isinstance(result, Accepted) else (HTTPStatus.CREATED, sold(result), [])
+
+
+def accepted(waiting: Accepted) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Return status, body and further headers of a purchase that waits for a worker: where to ask for its outcome."""
+    place = f"{PURCHASES}?key={quote(waiting.key, safe='')}"
+    body = {"state": "queued", "idempotency_key": waiting.key, "outcome": place}
+    return HTTPStatus.ACCEPTED, json.dumps(body).encode(), [(b"location", place.encode()), _RETRY]
 
 
 def trouble(error: SaleError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:

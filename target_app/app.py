@@ -16,7 +16,7 @@ from target_app.asyncpg_layer import AsyncpgDatabase
 from target_app.catalogue import Catalogue
 from target_app.checkout import Checkouts
 from target_app.database import Database, Values
-from target_app.endpoints import health_router, purchase_router, refuse, refuse_input, sale_router
+from target_app.endpoints import health_router, purchase_router, queue_router, refuse, refuse_input, sale_router
 from target_app.errors import SaleError, StartupError, TooManyConnections, Unavailable
 from target_app.figures import PURCHASE, Figures
 from target_app.health import Health
@@ -29,7 +29,8 @@ from target_app.middleware import Measured
 from target_app.passwords import Passwords
 from target_app.paying import Cashier
 from target_app.payments import NoProvider, Provider
-from target_app.purchases import Purchases
+from target_app.purchase_queue import PurchaseQueue, QueuedPurchases
+from target_app.purchases import Purchases, Till
 from target_app.redis_store import RedisStore
 from target_app.runtime import GcWatch, LoopWatch
 from target_app.settings import Settings
@@ -53,7 +54,7 @@ class Sale:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.figures = Figures()
+        self.figures = Figures(queue=settings.checkout == "queue")
         self.database = database_of(settings)
         self.store = RedisStore(settings)
         self.loop = LoopWatch()
@@ -65,6 +66,12 @@ class Sale:
         self.settler = Settler(self.database, self.provider) if self.provider else None
         cashier = Cashier(settings, self.provider, self.settler) if self.provider and self.settler else None
         self.purchases = Purchases(settings, self.database, guard, self.figures, cashier)
+        self.queue: PurchaseQueue | None = None
+        self.queued: QueuedPurchases | None = None
+        if settings.checkout == "queue":
+            self.queue = PurchaseQueue(settings, self.store)
+            self.queued = QueuedPurchases(self.queue, self.database, self.figures)
+        self.till: Till = self.queued or self.purchases
         self.gate = Gate(settings, self.database, self.figures)
         self.health = Health(self.database, self.store, self.figures)
         self.holds = Holds(settings, self.database, self.store, self.figures)
@@ -73,9 +80,9 @@ class Sale:
         self.accounts = Accounts(settings, self.database, self.passwords)
         self.sweeper = Sweeper(settings, self.database, self.holds, self.checkouts, self.accounts)
 
-    def registry(self) -> CollectorRegistry:
-        """Return a registry with all metrics of this worker."""
-        return registry_of(SaleCollector(self.figures, self.database.pool, self.loop, self.gc))
+    def registry(self, *, serves: bool = True) -> CollectorRegistry:
+        """Return a registry with all metrics of this worker; without those of its routes where it serves nobody."""
+        return registry_of(SaleCollector(self.figures, self.database.pool, self.loop, self.gc, serves=serves))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -146,12 +153,14 @@ def create_app(settings: Settings) -> Application:
     app = FastAPI(title="Ticket sale", openapi_url=None, redirect_slashes=False)
     app.router.default = LateShop(sale, app.routes)
     app.include_router(sale_router(sale.catalogue, sale.gate))
-    app.include_router(purchase_router(sale.purchases))
+    app.include_router(purchase_router(sale.till))
+    if sale.queued is not None:
+        app.include_router(queue_router(sale.queued))
     app.include_router(health_router(sale.health))
     app.add_exception_handler(SaleError, refuse)
     app.add_exception_handler(RequestValidationError, refuse_input)
     served: ASGIApp = app
     if settings.purchase_route == "lean":
-        served = LeanPurchases(app, sale.purchases)
+        served = LeanPurchases(app, sale.till)
     # Around the framework, not added to it: what the framework itself does to a request is part of its time.
     return Application(sale, Measured(served, sale.figures))

@@ -1,4 +1,4 @@
-"""The command line: ``python -m target_app settings | init-db | serve | payment``.
+"""The command line: ``python -m target_app settings | init-db | serve | work | payment``.
 
 Exit codes: 0 good; 1 could not start, or a worker ended by itself; 2 a wrong option. What is heavy is imported by the
 command that needs it: the supervisor of a sale needs none of it.
@@ -22,10 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _settings()
             case "init-db":
                 return _init_db(reset=options.reset, keep=options.keep, wait_s=options.wait_s)
-            case "serve":
+            case "serve" | "work":
                 return _serve(parser, options)
             case "payment":
                 return _payment(options.host, options.port)
+            case "queue-worker":
+                return _queue_worker(options)
             case _:
                 return _worker(options)
     except StartupError as error:
@@ -51,12 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     serve = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
-    serve.add_argument("--workers", type=int, metavar="N", help="processes (default: TARGET_WORKERS)")
-    metrics = serve.add_mutually_exclusive_group(required=True)
-    metrics.add_argument("--metrics-ports", metavar="A,B,...", help="one port for each worker's metrics")
-    metrics.add_argument(
-        "--first-metrics-port", type=int, metavar="A", help="the first worker's; the others follow on it"
-    )
+    _workers(serve, "TARGET_WORKERS")
     where = serve.add_mutually_exclusive_group(required=True)
     where.add_argument("--fd", type=int, help="take over this listening socket")
     where.add_argument("--port", type=int, help="listen here")
@@ -66,13 +63,31 @@ def _parser() -> argparse.ArgumentParser:
     payment = commands.add_parser("payment", help="serve the payment provider until SIGTERM or SIGINT (PROVIDER_*)")
     payment.add_argument("--port", type=int, required=True, help="listen here")
     payment.add_argument("--host", default="127.0.0.1", help="address of --port (default: %(default)s)")
+    work = commands.add_parser("work", help="do queued purchases (TARGET_CHECKOUT=queue) until SIGTERM or SIGINT")
+    _workers(work, "TARGET_QUEUE_WORKERS")
+    _metrics_host(work)
+    work.set_defaults(fd=None, port=None, host="")
 
     worker = commands.add_parser("worker", help="one process of `serve`; not to be started by hand")
     worker.add_argument("--fd", type=int, required=True)
     worker.add_argument("--metrics-port", type=int, required=True)
     _metrics_host(worker)
     worker.add_argument("--parent", type=int, required=True)
+
+    queue_worker = commands.add_parser("queue-worker", help="one process of `work`; not to be started by hand")
+    queue_worker.add_argument("--metrics-port", type=int, required=True)
+    _metrics_host(queue_worker)
+    queue_worker.add_argument("--parent", type=int, required=True)
     return parser
+
+
+def _workers(command: argparse.ArgumentParser, variable: str) -> None:
+    command.add_argument("--workers", type=int, metavar="N", help=f"processes (default: {variable})")
+    metrics = command.add_mutually_exclusive_group(required=True)
+    metrics.add_argument("--metrics-ports", metavar="A,B,...", help="one port for each worker's metrics")
+    metrics.add_argument(
+        "--first-metrics-port", type=int, metavar="A", help="the first worker's; the others follow on it"
+    )
 
 
 def _metrics_host(command: argparse.ArgumentParser) -> None:
@@ -101,7 +116,8 @@ def _serve(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if workers is None:
         from target_app import settings
 
-        workers = settings.load().workers
+        told = settings.load()
+        workers = told.workers if options.command == "serve" else told.queue_workers
     ports = _metrics_ports(parser, options, workers)
     return supervisor.serve(
         supervisor.Serving(
@@ -133,6 +149,14 @@ def _metrics_ports(parser: argparse.ArgumentParser, options: argparse.Namespace,
     if workers < 1 or len(ports) != workers:
         parser.error(f"--metrics-ports names {len(ports)} ports for {workers} workers: one each is needed")
     return ports
+
+
+def _queue_worker(options: argparse.Namespace) -> int:
+    from target_app import queue_worker
+
+    return queue_worker.run(
+        metrics_host=options.metrics_host, metrics_port=options.metrics_port, parent_pid=options.parent
+    )
 
 
 def _worker(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,8 @@ from target_app import figures as paths
 from target_app.catalogue import Catalogue
 from target_app.errors import SaleError
 from target_app.health import Health
-from target_app.locking import Order
+from target_app.locking import Accepted, Order
+from target_app.purchase_queue import QueuedPurchases
 from target_app.purchases import Till
 from target_app.validation import Gate
 
@@ -22,6 +23,9 @@ _JSON: Final = "application/json"
 MatchId = Annotated[int, Path(ge=1, le=2_147_483_647)]
 TicketCode = Annotated[str, Path(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 IdempotencyKey = Annotated[str, Header(pattern=r"^[\x21-\x7e]{1,200}$")]
+
+
+PurchaseKey = Annotated[str, Query(pattern=r"^[\x21-\x7e]{1,200}$")]
 
 
 class PurchaseRequest(BaseModel):
@@ -37,6 +41,11 @@ def _answer(body: dict[str, Any], status: int = 200) -> Response:
     return Response(json.dumps(body), status, media_type=_JSON)
 
 
+def _shaped(answer: tuple[int, bytes, list[tuple[bytes, bytes]]]) -> Response:
+    status, body, more = answer
+    return Response(body, status, {name.decode(): value.decode() for name, value in more}, _JSON)
+
+
 def purchase_router(till: Till) -> APIRouter:
     """Return the route that sells."""
     router = APIRouter()
@@ -44,8 +53,22 @@ def purchase_router(till: Till) -> APIRouter:
     @router.post(paths.PURCHASE, status_code=201)
     async def purchase(match_id: MatchId, idempotency_key: IdempotencyKey, body: PurchaseRequest) -> Response:
         """Buy one ticket. The same key again is answered with the same ticket."""
-        ticket = await till.purchase(Order(match_id, body.buyer, idempotency_key))
-        return Response(answers.sold(ticket), 201, media_type=_JSON)
+        return _shaped(answers.purchased(await till.purchase(Order(match_id, body.buyer, idempotency_key))))
+
+    return router
+
+
+def queue_router(queued: QueuedPurchases) -> APIRouter:
+    """Return the route that tells what became of a queued purchase."""
+    router = APIRouter()
+
+    @router.get(paths.PURCHASES)
+    async def outcome(key: PurchaseKey) -> Response:
+        """Tell what became of a purchase. 202 as long as it waits; what it was refused with once it was."""
+        result = await queued.outcome(key)
+        if isinstance(result, Accepted):
+            return _shaped(answers.accepted(result))
+        return Response(answers.sold(result), media_type=_JSON)
 
     return router
 
@@ -102,8 +125,7 @@ async def refuse(_: Request, error: Exception) -> Response:
     """Turn a SaleError into its answer."""
     if not isinstance(error, SaleError):
         raise TypeError(f"not an end of a request: {error!r}") from error
-    status, body, more = answers.trouble(error)
-    return Response(body, status, {name.decode(): value.decode() for name, value in more}, _JSON)
+    return _shaped(answers.trouble(error))
 
 
 async def refuse_input(_: Request, error: Exception) -> Response:

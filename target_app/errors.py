@@ -4,7 +4,7 @@ One exception handler turns a :class:`SaleError` into its answer. Anything else 
 the log.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 # What a refused client should wait, in seconds. Overload here lasts for about as long as the waits that led to it.
 RETRY_AFTER_S = 1
@@ -33,6 +33,13 @@ class UnknownTicket(SaleError):
 
     status = 404
     kind = "unknown_ticket"
+
+
+class UnknownPurchase(SaleError):
+    """Nothing is known of a purchase with this key."""
+
+    status = 404
+    kind = "unknown_purchase"
 
 
 class SoldOut(SaleError):
@@ -146,6 +153,18 @@ class Unavailable(SaleError):
     kind = "unavailable"
 
 
+class QueueFull(Unavailable):
+    """As many purchases wait already as ``queue_limit`` lets wait."""
+
+    kind = "queue_full"
+
+
+class GivenUp(Unavailable):
+    """The workers could not decide for so long that they stopped trying: the same key may be sent anew."""
+
+    kind = "given_up"
+
+
 class PoolTimeout(Unavailable):
     """No connection became free within ``pool_timeout_s``."""
 
@@ -192,3 +211,19 @@ class RedisError(Unavailable):
     """Redis is gone or too slow."""
 
     kind = "redis_error"
+
+
+# What a queued purchase can have ended with, by kind: what was written down of it is raised again to whoever asks.
+REFUSALS: Final[dict[str, type[SaleError]]] = {
+    error.kind: error
+    for error in (
+        UnknownMatch,
+        SoldOut,
+        NotOnSale,
+        BuyerLimit,
+        KeyReused,
+        PaymentDeclined,
+        PaymentRefunded,
+        GivenUp,
+    )
+}

@@ -15,13 +15,14 @@ BUCKETS: Final[tuple[float, ...]] = tuple(float(f"{0.001 * 12_000 ** (step / 52)
 STAGES: Final = ("pool_wait", "sql", "commit", "redis", "payment", "cpu", "shared_wait")
 OUTCOMES: Final = (
     "sold", "replayed", "sold_out", "conflict", "pool_timeout", "lock_timeout", "max_connections", "database_error",
-    "declined", "payment_unclear",
+    "declined", "payment_unclear", "queued", "queue_full",
 )  # fmt: skip
 UNMATCHED: Final = "(unmatched)"
 
 MATCHES: Final = "/matches"
 MATCH: Final = "/matches/{match_id}"
 PURCHASE: Final = "/matches/{match_id}/purchases"
+PURCHASES: Final = "/purchases"
 VALIDATION: Final = "/tickets/{code}/validation"
 HEALTH: Final = "/health"
 READY: Final = "/ready"
@@ -30,7 +31,7 @@ READY: Final = "/ready"
 _ANSWERS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     MATCHES: ("GET", (200, 500, 503)),
     MATCH: ("GET", (200, 404, 422, 500, 503)),
-    PURCHASE: ("POST", (201, 402, 404, 409, 410, 422, 500, 503)),
+    PURCHASE: ("POST", (201, 202, 402, 404, 409, 410, 422, 500, 503)),
     VALIDATION: ("POST", (200, 404, 422, 500, 503)),
     HEALTH: ("GET", (200,)),
     READY: ("GET", (200, 503)),
@@ -68,6 +69,10 @@ _SHOP_ANSWERS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     TICKETS_PAGE: ("GET", (200, 303, 500, 503)),
     GATE_PAGE: ("POST", (200, 404, 500, 503)),
 }
+
+
+# Of a sale with a queue only.
+_QUEUE_ANSWERS: Final = {PURCHASES: ("GET", (200, 202, 402, 404, 409, 410, 422, 500, 503))}
 
 
 class Stages:
@@ -111,8 +116,9 @@ class Figures:
         "cache_hits", "cache_misses", "cache_shared", "conflicts", "inflight", "of_path", "purchases", "routes"
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.routes = {path: RouteFigures(*answers) for path, answers in _ANSWERS.items()}
+    def __init__(self, *, queue: bool = False) -> None:
+        answers = {**_ANSWERS, **_QUEUE_ANSWERS} if queue else _ANSWERS
+        self.routes = {path: RouteFigures(*of) for path, of in answers.items()}
         self.of_path = dict(self.routes)  # the route whose figures a path's answers go to
         self.purchases = dict.fromkeys(OUTCOMES, 0)
         self.inflight = 0

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from target_app.answers import sold, trouble
+from target_app.answers import purchased, trouble
 from target_app.errors import SaleError
 from target_app.figures import PURCHASE
 from target_app.locking import Order
@@ -54,7 +54,7 @@ class LeanPurchases:
         scope["route"] = _ROUTE
         more: list[tuple[bytes, bytes]] = []
         try:
-            status, body = 201, sold(await self._till.purchase(order))
+            status, body, more = purchased(await self._till.purchase(order))
         except SaleError as error:
             status, body, more = trouble(error)
         length = (b"content-length", str(len(body)).encode())

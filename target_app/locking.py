@@ -46,6 +46,13 @@ class Ticket:
     price_pence: int
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A purchase that waits for a worker (``checkout=queue``)."""
+
+    key: str
+
+
 class Guard(Protocol):
     """A way to sell. ``seen`` is the row of ``queries.purchase_view`` that the purchase began with.
 

@@ -17,9 +17,15 @@ _BOUNDS: Final = (*map(floatToGoString, BUCKETS), "+Inf")
 
 
 class SaleCollector(Collector):
-    """Turns a worker's figures into metrics; runs on the metrics thread, while the loop goes on counting."""
+    """Turns a worker's figures into metrics; runs on the metrics thread, while the loop goes on counting.
 
-    def __init__(self, figures: Figures, pool: Pool, loop: LoopWatch, collections: GcWatch) -> None:
+    ``serves`` False: nobody calls it, and its routes have nothing to tell but the stages of what it does.
+    """
+
+    def __init__(
+        self, figures: Figures, pool: Pool, loop: LoopWatch, collections: GcWatch, *, serves: bool = True
+    ) -> None:
+        self._serves = serves
         self._figures = figures
         self._pool = pool
         self._loop = loop
@@ -48,8 +54,9 @@ class SaleCollector(Collector):
             seconds.add_metric((path,), list(zip(_BOUNDS, counts, strict=True)), route.seconds)
             for stage in STAGES:
                 stages.add_metric((path, stage), getattr(route.stages, stage))
-        yield requests
-        yield seconds
+        if self._serves:
+            yield requests
+            yield seconds
         yield stages
 
     def _of_pool(self) -> Iterator[Metric]:

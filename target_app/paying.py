@@ -40,6 +40,8 @@ class Cashier:
             + settings.lock_timeout_s
             + settings.statement_timeout_s
             + _SLACK_S
+            # what a worker of the queue has died over is another's then, with what was paid for it
+            + (settings.queue_claim_s if settings.checkout == "queue" else 0.0)
         )
 
     async def begin(self, session: Session, order: Order, amount_pence: int) -> int:

@@ -22,7 +22,7 @@ from target_app.errors import (
     UnknownMatch,
 )
 from target_app.figures import PURCHASE, Figures
-from target_app.locking import Guard, Order, Ticket, new_code
+from target_app.locking import Accepted, Guard, Order, Ticket, new_code
 from target_app.paying import Cashier
 from target_app.settings import Settings
 
@@ -55,8 +55,11 @@ class _Replay(Exception):
 class Till(Protocol):
     """What sells."""
 
-    async def purchase(self, order: Order) -> Ticket:
-        """Return the ticket, committed; the one that the key has, if it has one. Raises SaleError."""
+    async def purchase(self, order: Order) -> Ticket | Accepted:
+        """Return the ticket, committed; the one that the key has, if it has one; or that it is queued.
+
+        Raises SaleError.
+        """
 
 
 class Purchases:

@@ -72,7 +72,8 @@ class Taking(IntEnum):
 
 
 @asynccontextmanager
-async def _command(stages: Stages) -> AsyncIterator[None]:
+async def command(stages: Stages) -> AsyncIterator[None]:
+    """Time commands to Redis, and raise RedisError for what the client library raises."""
     began = perf_counter()
     try:
         yield
@@ -102,6 +103,11 @@ class RedisStore:
         self._give_back_all = self._client.register_script(_GIVE_BACK_ALL)
         self._ttl_ms = round(settings.cache_ttl_s * 1000)
 
+    @property
+    def client(self) -> "Redis":
+        """The client, for what has scripts of its own; the connections are the store's."""
+        return self._client
+
     async def open(self) -> None:
         """Reach the server once. Raises StartupError."""
         try:
@@ -116,18 +122,18 @@ class RedisStore:
 
     async def ping(self, stages: Stages) -> None:
         """Have the server answer."""
-        async with _command(stages):
+        async with command(stages):
             await self._client.ping()
 
     async def cached(self, name: str, stages: Stages) -> bytes | None:
         """Return the cached bytes called ``name``, or None when there are none that live."""
-        async with _command(stages):
+        async with command(stages):
             value = await self._client.get(_CACHE + name)
         return value.encode() if isinstance(value, str) else value
 
     async def keep(self, name: str, body: bytes, stages: Stages) -> None:
         """Cache ``body`` for ``cache_ttl_s``."""
-        async with _command(stages):
+        async with command(stages):
             await self._client.set(_CACHE + name, body, px=self._ttl_ms)
 
     async def set_stocks(self, stocks: Mapping[int, int], held: Mapping[int, Sequence[str]], stages: Stages) -> None:
@@ -135,14 +141,14 @@ class RedisStore:
 
         ``held``: the keys of the tickets in carts, which are noted as taken where the stock is set.
         """
-        async with _command(stages), self._client.pipeline(transaction=False) as pipeline:
+        async with command(stages), self._client.pipeline(transaction=False) as pipeline:
             for match_id, stock in stocks.items():
                 pipeline.eval(_SET_STOCK, 2, *_keys(match_id), stock, *held.get(match_id, ()))
             await pipeline.execute()
 
     async def stocks(self, match_ids: Sequence[int], stages: Stages) -> list[int | None]:
         """Return the stock of each match; None where Redis has none."""
-        async with _command(stages):
+        async with command(stages):
             values = await self._client.mget([f"{_STOCK}{match_id}" for match_id in match_ids])
         return [None if value is None else int(value) for value in values]
 
@@ -152,7 +158,7 @@ class RedisStore:
         In this order: where the key took the last ticket, a stock of 0 comes with True, however the reads fall.
         """
         stock_key, taken_key = _keys(match_id)
-        async with _command(stages), self._client.pipeline(transaction=False) as pipeline:
+        async with command(stages), self._client.pipeline(transaction=False) as pipeline:
             pipeline.get(stock_key)
             pipeline.hexists(taken_key, key)
             stock, known = await pipeline.execute()
@@ -160,22 +166,22 @@ class RedisStore:
 
     async def take(self, match_id: int, key: str, stages: Stages) -> Taking:
         """Take one ticket from the stock and note the key, as one step."""
-        async with _command(stages):
+        async with command(stages):
             return Taking(int(await self._take(keys=_keys(match_id), args=[key])))
 
     async def give_back(self, match_id: int, key: str, stages: Stages) -> None:
         """Undo :meth:`take`; harmless when it was undone already."""
-        async with _command(stages):
+        async with command(stages):
             await self._give_back(keys=_keys(match_id), args=[key])
 
     async def take_all(self, match_id: int, keys: Sequence[str], stages: Stages) -> Taking:
         """Take a ticket for each of the keys, which are new, or none at all."""
-        async with _command(stages):
+        async with command(stages):
             return Taking(int(await self._take_all(keys=_keys(match_id), args=list(keys))))
 
     async def give_back_all(self, match_id: int, keys: Sequence[str], stages: Stages) -> None:
         """Undo what was taken for these keys; harmless for those that were undone already."""
-        async with _command(stages):
+        async with command(stages):
             await self._give_back_all(keys=_keys(match_id), args=list(keys))
 
 

@@ -17,6 +17,7 @@ PREFIX: Final = "TARGET_"
 
 Switch = Literal["on", "off"]
 Locking = Literal["none", "pessimistic", "optimistic", "atomic", "redis"]
+Checkout = Literal["sync", "queue"]
 Payment = Literal["outside", "in_transaction", "holding_lock"]
 DataLayer = Literal["sqlalchemy", "asyncpg"]
 Pooler = Literal["none", "pgbouncer"]
@@ -54,6 +55,12 @@ class Settings(BaseSettings):
     payment: Annotated[Payment, Field(description="where the payment is waited for")] = "outside"
     # Three of these, and every other wait of a purchase, fit into the time that a transaction may be idle.
     payment_timeout_s: Annotated[float, Field(ge=0.05, le=8, description="wait for one answer of the provider")] = 5.0
+    checkout: Annotated[
+        Checkout, Field(description="queue: a purchase is put on a stream in Redis, and workers do it")
+    ] = "sync"
+    queue_limit: Annotated[int, Field(ge=0, le=1_000_000, description="most purchases that wait; 0: no limit")] = 0
+    queue_workers: Annotated[int, Field(ge=1, le=16, description="processes that do queued purchases")] = 1
+    queue_concurrency: Annotated[int, Field(ge=1, le=200, description="purchases each of them does at a time")] = 10
     synchronous_commit: Annotated[Switch, Field(description="PostgreSQL waits for its log to reach the disk")] = "on"
     validate_cost: Annotated[int, Field(ge=1, le=5_000_000, description="rounds of hashing for a validation")] = 20_000
     hold_ttl_s: Annotated[float, Field(ge=1, le=3600, description="how long a ticket stays in a cart unpaid")] = 600.0
@@ -87,6 +94,16 @@ class Settings(BaseSettings):
     optimistic_retries: Annotated[int, Field(ge=0, le=1000, description="repeats of an optimistic attempt")] = 10
     buyer_limit: Annotated[int, Field(ge=1, le=1_000_000, description="tickets a buyer may hold of a match")] = 4
     session_ttl_s: Annotated[int, Field(ge=60, le=2_592_000, description="how long a log-in lasts")] = 43_200
+    queue_claim_s: Annotated[
+        float,
+        Field(ge=0.1, le=600, description="a queued purchase that a worker has had for so long is given to another"),
+    ] = 30.0
+    queue_patience_s: Annotated[
+        float, Field(ge=0.1, le=3600, description="a queued purchase that fails for so long is given up")
+    ] = 60.0
+    queue_result_ttl_s: Annotated[
+        int, Field(ge=1, le=604_800, description="how long it is known what a queued purchase was refused with")
+    ] = 3600
     stop_timeout_s: Annotated[int, Field(ge=1, le=6, description="for requests under way when stopping")] = 5
 
     @field_validator("database_url")

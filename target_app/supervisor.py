@@ -1,8 +1,9 @@
-"""Starts the workers on one listening socket and ends with them.
+"""Starts the workers, those of the sale on one listening socket or those of the queue, and ends with them.
 
 Light on purpose: it imports nothing of the sale, so that the workers start at once.
 """
 
+import contextlib
 import os
 import resource
 import selectors
@@ -27,13 +28,21 @@ STOP_S: Final = 8.0
 
 @dataclass(frozen=True)
 class Serving:
-    """What to serve: the workers' metrics ports, one each, and the socket by fd or the port to open."""
+    """What to start: a worker for each of the metrics ports. Those of the sale get a socket: by fd, or on ``port``.
+
+    Without either they are workers of the queue.
+    """
 
     metrics_ports: tuple[int, ...]
     metrics_host: str
-    host: str
-    port: int | None
-    fd: int | None
+    host: str = ""
+    port: int | None = None
+    fd: int | None = None
+
+    @property
+    def of_queue(self) -> bool:
+        """Whether nobody calls them."""
+        return self.port is None and self.fd is None
 
 
 @dataclass(frozen=True)
@@ -50,16 +59,16 @@ def serve(serving: Serving) -> int:
         workers: list[_Worker] = []
         try:
             for number, metrics_port in enumerate(serving.metrics_ports, 1):
-                process = subprocess.Popen(
-                    _command(listening.fileno(), serving.metrics_host, metrics_port), pass_fds=(listening.fileno(),)
-                )
+                fds = () if listening is None else (listening.fileno(),)
+                process = subprocess.Popen(_command(fds, serving.metrics_host, metrics_port), pass_fds=fds)
                 workers.append(_Worker(number, process, os.pidfd_open(process.pid)))
             selector.register(wakeup, selectors.EVENT_READ)
             for worker in workers:
                 selector.register(worker.pidfd, selectors.EVENT_READ, worker)
             ready = [key.data for key, _ in selector.select()]
         finally:
-            listening.close()  # what the workers do not accept any more is refused, not left waiting
+            if listening is not None:
+                listening.close()  # what the workers do not accept any more is refused, not left waiting
             _stop(workers)
     ended = [worker for worker in ready if worker is not None]
     for worker in ended:
@@ -67,15 +76,17 @@ def serve(serving: Serving) -> int:
     return 1 if ended else 0
 
 
-def _command(fd: int, metrics_host: str, metrics_port: int) -> list[str]:
-    options = {"fd": fd, "metrics-host": metrics_host, "metrics-port": metrics_port, "parent": os.getpid()}
+def _command(fds: Sequence[int], metrics_host: str, metrics_port: int) -> list[str]:
+    options = {"metrics-host": metrics_host, "metrics-port": metrics_port, "parent": os.getpid()}
+    if fds:
+        options["fd"] = fds[0]
     return [
         sys.executable,
         # As the supervisor itself: a folder called target_app where it was started must not take the package's place.
         *(["-P"] if sys.flags.safe_path else []),
         "-m",
         "target_app",
-        "worker",
+        "worker" if fds else "queue-worker",
         *(word for name, value in options.items() for word in (f"--{name}", str(value))),
     ]
 
@@ -100,7 +111,9 @@ def _signals() -> Iterator[socket.socket]:
                 signal.signal(signum, handler)
 
 
-def _listening(serving: Serving) -> socket.socket:
+def _listening(serving: Serving) -> contextlib.AbstractContextManager[socket.socket | None]:
+    if serving.of_queue:
+        return contextlib.nullcontext()
     try:
         if serving.fd is not None:
             listening = socket.socket(fileno=serving.fd)

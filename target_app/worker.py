@@ -23,7 +23,7 @@ BACKLOG = 4096
 _PR_SET_PDEATHSIG = 1
 # How long a thread may hold the interpreter while another wants it. With Python's 5 ms the loop could wait that long
 # for a scrape to let go of it, five times a purchase.
-_SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0005
 # Longer than any pause of a load generator between two requests on a connection.
 _KEEP_ALIVE_S = 75
 
@@ -41,7 +41,7 @@ def run(*, fd: int, metrics_host: str, metrics_port: int, parent_pid: int) -> in
     """Serve until SIGTERM or SIGINT; return 0. Raises StartupError."""
     die_with_parent(parent_pid)
     settings = settings_module.load()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     application = create_app(settings)
     sale = application.sale
     try:

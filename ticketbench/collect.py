@@ -12,7 +12,7 @@ from ticketbench.collecting.naming import column, routes_of
 from ticketbench.collecting.native import Histogram
 from ticketbench.collecting.own import OwnSeries, add_own, await_own
 from ticketbench.collecting.prometheus import Answer, Prometheus, quoted
-from ticketbench.collecting.series import Frame, add_app, add_counters, add_sampler
+from ticketbench.collecting.series import Frame, add_counters, add_sampler, add_target
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.mapping import SeriesSource
 from ticketbench.storing.histograms import HistogramRow, Histograms
@@ -30,7 +30,13 @@ _POLL_S: Final = 0.1
 # A sample that lies this close to a row's time may fall on either side of it from second to second.
 _JITTER_S: Final = 0.1
 _APP_JOB: Final = "app"
+_WORKER_JOB: Final = "worker"
 _SAMPLER_JOB: Final = "sampler"
+# All that a process of the target tells but its histograms: k6 has the durations.
+_TARGET: Final = (
+    '{{job="{job}",__name__=~"target_.+|process_cpu_seconds_total|process_resident_memory_bytes|up",'
+    '__name__!~".+_bucket|.+_created"}}'
+)
 _APP_ALIVE: Final = f'target_inflight{{job="{_APP_JOB}"}}'
 _SAMPLER_ALIVE: Final = f'tb_sampler_ticks_total{{job="{_SAMPLER_JOB}",what="proc"}}'
 
@@ -51,6 +57,8 @@ EXPECTED: Final = (
     "cpu_s{component=postgres}", "cpu_s{component=redis}", "cpu_s{component=other}", "host_cpu_s", "pg.wait_s",
     "pg.exec_s", "redis.commands",
 )  # fmt: skip
+
+EXPECTED_OF_QUEUE: Final = ("worker.up", "worker.queue_length", "cpu_s{component=worker}")
 
 # Nothing of somebody else's system is certain to be there; k6, the machine and what else takes CPU is.
 EXPECTED_OF_EXTERNAL: Final = (
@@ -85,6 +93,7 @@ def collect(
     *,
     step_s: float = 1.0,
     external: bool = False,
+    queue: bool = False,
     source: SeriesSource | None = None,
     most_values: int | None = None,
 ) -> Collected:
@@ -93,8 +102,9 @@ def collect(
     Waits, for some seconds at most, until app and sampler have samples from after the end. Raises EnvironmentFailure
     where Prometheus does not answer; data that is not there is no error but stands in ``missing``. With ``external``
     the system is somebody else's: no app is waited for, and ``source``, where there is one, holds its own series. Rows
-    go on to the first sample after the end that it has. ``most_values`` bounds one answer of Prometheus: memory does
-    not depend on the trial's length but for the result itself.
+    go on to the first sample after the end that it has. ``queue``: the variant has workers of a queue; what those of
+    another have left in Prometheus is not its own. ``most_values`` bounds one answer of Prometheus: memory does not
+    depend on the trial's length but for the result itself.
     """
     first_s = math.floor(start_s) - _BEFORE_S
     last_s = math.ceil(end_s) + _AFTER_S
@@ -129,22 +139,17 @@ def collect(
         )
         for answer in prometheus.samples(f"{{{_any(_GAUGES)},{of_trial}}}", first_s, last_row_s, step_s):
             frame.add(_GAUGES[answer["metric"]["__name__"]], frame.samples(_numbers(answer)))
-        add_app(
-            frame,
-            prometheus.range(
-                f'{{job="{_APP_JOB}",__name__=~"target_.+|process_cpu_seconds_total|process_resident_memory_bytes|up",'
-                '__name__!~".+_bucket|.+_created"}',
-                *span,
-            ),
-        )
+        for job in (_APP_JOB, _WORKER_JOB) if queue else (_APP_JOB,):
+            add_target(frame, prometheus.range(_TARGET.format(job=job), *span), job)
         add_sampler(
             frame,
             # phases are for people who look: the trial's record has them
             prometheus.range(f'{{job="{_SAMPLER_JOB}",__name__=~"tb_.+",__name__!~"tb_trial_.+"}}', *span),
             prometheus.range(f"max(timestamp({_SAMPLER_ALIVE}))", *span),
+            absent=() if queue else (_WORKER_JOB,),
         )
     said = add_own(frame, source, theirs, end_s) if source is not None else ()
-    expected = EXPECTED_OF_EXTERNAL if external else EXPECTED
+    expected = EXPECTED_OF_EXTERNAL if external else (*EXPECTED, *(EXPECTED_OF_QUEUE if queue else ()))
     missing = (*_missing(frame, histograms, end_s - start_s, expected), *silent)
     return Collected(frame.pandas(), histograms, missing, said)
 

@@ -58,5 +58,6 @@ def needs(plan: Plan) -> dict[str, int]:
 
 
 def _connections(levels: Mapping[str, Level]) -> int:
-    """Return how many connections to PostgreSQL the sale's workers may open together."""
-    return (int(levels.get("pool_size", 0)) + int(levels.get("max_overflow", 0))) * factors.processes(levels)
+    """Return how many connections to PostgreSQL the sale's workers, and those of its queue, may open together."""
+    each = int(levels.get("pool_size", 0)) + int(levels.get("max_overflow", 0))
+    return each * (factors.processes(levels) + factors.queue_workers(levels))

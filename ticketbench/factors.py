@@ -176,6 +176,17 @@ CATALOGUE: Final[dict[str, Factor]] = {
             choices=("outside", "in_transaction", "holding_lock"),
         ),
         *_PROVIDER,
+        Factor(
+            "checkout",
+            "choice",
+            "app",
+            "sync",
+            "queue: a purchase is put on a stream in Redis and answered 202; worker processes do it, the buyer polls",
+            choices=("sync", "queue"),
+        ),
+        Factor("queue_limit", "int", "app", 0, "most purchases that wait in the queue; 0: no limit", high=1_000_000),
+        Factor("queue_workers", "int", "app", 1, "processes that do queued purchases", low=1, high=16),
+        Factor("queue_concurrency", "int", "app", 10, "queued purchases each of them does at a time", low=1, high=200),
         _switch("synchronous_commit", "on", "PostgreSQL waits for its log to reach the disk"),
         Factor(
             "validate_cost", "int", "app", 20000, "rounds of hashing for a ticket's validation", low=1, high=5000000
@@ -248,6 +259,16 @@ def of_scope(levels: Mapping[str, Level], scope: Scope) -> dict[str, Level]:
 def processes(levels: Mapping[str, Level]) -> int:
     """Return how many workers all replicas of a variant have together."""
     return int(levels.get("workers", 1)) * int(levels.get("replicas", 1))
+
+
+def queued(levels: Mapping[str, Level]) -> bool:
+    """Tell whether a variant's purchases go through the queue."""
+    return levels.get("checkout") == "queue"
+
+
+def queue_workers(levels: Mapping[str, Level]) -> int:
+    """Return how many processes do a variant's queued purchases; 0 where there is no queue."""
+    return int(levels.get("queue_workers", 1)) if queued(levels) else 0
 
 
 def balanced(levels: Mapping[str, Level]) -> bool:

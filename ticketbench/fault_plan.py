@@ -15,9 +15,8 @@ Action = Literal["pause", "kill", "restart", "disconnect", "cpu"]
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 # What a fault may be done to: the system under test, and the provider that it asks for its money. Whoever offers the
 # load or measures it is left alone.
-COMPONENTS: Final = (
-    "app", *(f"app-{number}" for number in range(2, 9)), "postgres", "redis", "pgbouncer", "haproxy", "payment"
-)  # fmt: skip
+SALES: Final = ("app", *(f"app-{number}" for number in range(2, 9)))
+COMPONENTS: Final = (*SALES, "postgres", "redis", "pgbouncer", "haproxy", "worker", "payment")
 FORM: Final = "ACTION COMPONENT [to CORES] at SECONDS [for SECONDS]"
 # Those that go on until they are undone; a restart is over by itself.
 LASTING: Final = ("pause", "disconnect", "cpu")

@@ -37,6 +37,12 @@ def _one(
         yield f"{_named(fault)}: variant {lacking[0]!r} has no {fault.component}{_how(fault.component)}"
     if fault.action == "disconnect" and stack == "local":
         yield f"{_named(fault)}: processes of this machine cannot be unplugged; the docker stack can do that"
+    queued = [variant.name for variant in variants if factors.queued(variant.levels)]
+    if stack == "docker" and fault.component == "redis" and fault.action in ("kill", "restart") and queued:
+        yield (
+            f"{_named(fault)}: on the docker stack Redis is started again without the log that holds the queue of"
+            f" variant {queued[0]!r}; the local stack can do that"
+        )
     entered = [variant.name for variant in variants if fault.component == entry(variant.levels)]
     if stack == "docker" and entered and fault.action in ("kill", "restart", "disconnect"):
         yield (
@@ -55,7 +61,12 @@ def _one(
 
 
 def _how(component: str) -> str:
-    ways = {"pgbouncer": "pooler=pgbouncer", "haproxy": "balancer=haproxy", "payment": "payment_ms above 0"}
+    ways = {
+        "pgbouncer": "pooler=pgbouncer",
+        "haproxy": "balancer=haproxy",
+        "worker": "checkout=queue",
+        "payment": "payment_ms above 0",
+    }
     if component.startswith(f"{SALE}-"):
         return f": set replicas={component.removeprefix(f'{SALE}-')} or more"
     return f": set {ways[component]}" if component in ways else ""
@@ -66,8 +77,9 @@ def components(levels: Mapping[str, Level]) -> tuple[str, ...]:
     sales = (SALE, *(f"{SALE}-{number}" for number in range(2, int(levels.get("replicas", 1)) + 1)))
     pooler = ("pgbouncer",) if levels.get("pooler") == "pgbouncer" else ()
     balancer = ("haproxy",) if factors.balanced(levels) else ()
+    workers = ("worker",) if factors.queued(levels) else ()
     provider = ("payment",) if factors.paid(levels) else ()
-    return (*sales, "postgres", "redis", *pooler, *balancer, *provider)
+    return (*sales, "postgres", "redis", *pooler, *balancer, *workers, *provider)
 
 
 def entry(levels: Mapping[str, Level]) -> str:

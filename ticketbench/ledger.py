@@ -1,8 +1,10 @@
 """Takes the ledger out of PostgreSQL and Redis after a trial: what the audit judges, as it stands, unjudged."""
 
+import contextlib
+import json
 import time
 from collections.abc import Iterator
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, cast
 
 import psycopg
 import redis
@@ -13,6 +15,7 @@ from redis.retry import Retry
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import LedgerRow
 from ticketbench.money import TARGET_DATABASE, UNSETTLED, read_provider
+from ticketbench.stack.idle import STREAM
 from ticketbench.stack.patience import patience
 from ticketbench.stack.process import is_disk_full
 from ticketbench.stack.protocol import DatabaseAccess
@@ -20,6 +23,7 @@ from ticketbench.stack.protocol import DatabaseAccess
 _CONNECT_S: Final = 5
 _STATEMENT_MS: Final = 60_000
 _PATIENCE_S: Final = 300.0  # for the whole of it: a million tickets took some seconds
+_STATE: Final = "purchase:"  # of a queued purchase, by its key
 _REDIS_S: Final = 10.0
 _ROWS_AT_A_TIME: Final = 5000
 _RECOVERY_S: Final = 15.0  # it replays the WAL of one trial: seconds, also on a busy machine
@@ -59,6 +63,7 @@ def read_ledger(access: DatabaseAccess, provider_url: str = "", *, settled: bool
     EnvironmentFailure naming what could not be read, and then what came before is only half of a ledger.
     """
     matches = []
+    yield from _queue(access)  # first: what is done meanwhile is found as a ticket then
     for row in _from_postgres(access, money=bool(provider_url), settled=settled):
         if row.kind == "capacity":
             matches.append(row.match_id)
@@ -129,7 +134,8 @@ def _connect(dsn: str) -> "psycopg.Connection[tuple[Any, ...]]":
         time.sleep(_RECOVERY_POLL_S)
 
 
-def _from_redis(access: DatabaseAccess, matches: list[int]) -> Iterator[LedgerRow]:
+@contextlib.contextmanager
+def _redis(access: DatabaseAccess) -> Iterator["redis.Redis"]:
     client = redis.Redis.from_url(
         access.redis_url,
         decode_responses=True,
@@ -138,14 +144,39 @@ def _from_redis(access: DatabaseAccess, matches: list[int]) -> Iterator[LedgerRo
         retry=Retry(NoBackoff(), 0),
     )
     try:
+        yield client
+    except (redis.RedisError, ValueError, KeyError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise EnvironmentFailure(f"cannot read the ledger from Redis: {text}", _HINT) from error
+    finally:
+        client.close()
+
+
+def _queue(access: DatabaseAccess) -> Iterator[LedgerRow]:
+    """Yield the purchases that wait, and those that waited and got no ticket; nothing of a sale without a queue.
+
+    What waits is what the stream holds: a state that says so, without an entry, is a purchase that nobody will do.
+    """
+    with _redis(access) as client:
+        after = "-"
+        while entries := cast(
+            "list[tuple[str, dict[str, str]]]", client.xrange(STREAM, min=after, count=_ROWS_AT_A_TIME)
+        ):
+            for _, fields in entries:
+                told = json.loads(fields["__data__"])
+                yield LedgerRow(kind="queued", match_id=int(told["match"]), key=str(told["key"]))
+            after = f"({entries[-1][0]}"
+        for name in client.scan_iter(f"{_STATE}*", count=_ROWS_AT_A_TIME, _type="HASH"):
+            state, match = cast("list[str | None]", client.hmget(name, ["state", "match"]))
+            if state not in (None, "queued", "sold"):
+                yield LedgerRow(kind="refused", match_id=int(match or 0), key=name.removeprefix(_STATE))
+
+
+def _from_redis(access: DatabaseAccess, matches: list[int]) -> Iterator[LedgerRow]:
+    with _redis(access) as client:
         stocks: list[Any] = [client.get(f"stock:{match_id}") for match_id in matches]
         for match_id, stock in zip(matches, stocks, strict=True):
             if stock is not None:
                 yield LedgerRow(kind="redis_stock", match_id=match_id, quantity=int(stock))
             for key, _ in client.hscan_iter(f"taken:{match_id}", count=_ROWS_AT_A_TIME):
                 yield LedgerRow(kind="redis_taken", match_id=match_id, key=key)
-    except (redis.RedisError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise EnvironmentFailure(f"cannot read the ledger from Redis: {text}", _HINT) from error
-    finally:
-        client.close()

@@ -341,7 +341,10 @@ class RunRecord(Record):
 
 
 class Ack(NamedTuple):
-    """A purchase that k6 saw acknowledged (201). An hour has millions of them: no more than a tuple."""
+    """A purchase that k6 saw acknowledged (201). An hour has millions of them: no more than a tuple.
+
+    ``ticket_id`` 0: it was accepted to be done later (202), and what it came to may be told by another one.
+    """
 
     at_s: float
     match_id: int
@@ -350,7 +353,7 @@ class Ack(NamedTuple):
 
 
 LedgerKind = Literal[
-    "capacity", "stock", "ticket", "held", "redis_stock", "redis_taken",
+    "capacity", "stock", "ticket", "held", "redis_stock", "redis_taken", "queued", "refused",
     "provider", "charge", "refund", "paid_with", "unsettled",
 ]  # fmt: skip
 
@@ -361,7 +364,8 @@ class LedgerRow(NamedTuple):
     ``capacity``: tickets of a match for sale at the trial's start (``quantity``). ``stock``: what its counter says now.
     ``ticket``: one sold ticket (``ticket_id``, ``key``). ``held``: one in a cart, out of the stock and not sold, which
     becomes a ticket with the same ``key`` or goes back. ``redis_stock``: the counter in Redis. ``redis_taken``: a key
-    that Redis holds a taken ticket for.
+    that Redis holds a taken ticket for. ``queued``: a purchase that still waits for a worker, ``refused``: one that
+    waited and got no ticket.
 
     Of a trial with a payment provider: ``provider``: that there was one, and what all tickets sold cost (``quantity``,
     pence). ``charge``, ``refund``: what it charged and gave back (``key``, ``quantity`` in pence). ``paid_with``: the

@@ -137,11 +137,13 @@ def _impossible(variant: Variant) -> list[str]:
     asked_for = levels.get("db_max_connections") != factors.get("db_max_connections").default
     if asked_for or levels.get("pooler") == "pgbouncer":
         return []
-    wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * factors.processes(levels)
+    processes = factors.processes(levels) + factors.queue_workers(levels)
+    wanted = (int(levels["pool_size"]) + int(levels["max_overflow"])) * processes
     if wanted <= MAX_CONNECTIONS_OF_TARGET:
         return []
     return [
-        f"variant {variant.name!r} wants {wanted} connections ((pool_size + max_overflow) x workers x replicas), and "
+        f"variant {variant.name!r} wants {wanted} connections ((pool_size + max_overflow) x "
+        f"{'(workers x replicas + queue_workers)' if factors.queued(levels) else 'workers x replicas'}), and "
         f"PostgreSQL has {MAX_CONNECTIONS_OF_TARGET} for the target; set db_max_connections, or pooler=pgbouncer"
     ]
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ticketbench import __version__, interrupts, k6, ledger, live, load, machine, money, scenario, store
+from ticketbench import __version__, factors, interrupts, k6, ledger, live, load, machine, money, scenario, store
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
@@ -32,7 +32,8 @@ from ticketbench.planned_faults import PlannedFaults
 from ticketbench.sampler_process import SamplerProcess
 from ticketbench.sampling.phases import LoadPhase
 from ticketbench.stack import Endpoints, Stack, payment
-from ticketbench.stack.idle import idle
+from ticketbench.stack.idle import drained, idle
+from ticketbench.stack.protocol import DatabaseAccess
 from ticketbench.stack.replicas import component_of
 from ticketbench.watch import SCRAPED_WITHIN_S, TrialWatch
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     pass
 
 T = TypeVar("T")
+
+# What is queued when the load ends is worked off within this. A spike leaves seconds of work behind.
+DRAINED_WITHIN_S: Final = 60.0
 
 # What the data of a trial and the report need, a second of CPU in all: loaded while the stack is coming up, which is
 # mostly waiting for Prometheus, and not after the load, when somebody is waiting for the report.
@@ -261,6 +265,8 @@ def _read_ledger(this: Run, measured: Measured) -> None:
     with _there(measured.watch).guarding():
         if not _idle(endpoints):
             measured.reasons.append("the ledger was read while purchases may still have been under way in the target")
+        elif factors.queued(this.plan.variant(measured.trial.variant).levels):
+            _drain(endpoints, endpoints.access)
         provider, settled = _settled(endpoints, measured)
         rows = ledger.read_ledger(endpoints.access, provider, settled=settled)
         this.directory.save_ledger(measured.trial.id, rows)
@@ -284,6 +290,11 @@ def _settled(endpoints: Endpoints, measured: Measured) -> tuple[str, bool]:
     return provider, True
 
 
+def _drain(endpoints: Endpoints, access: DatabaseAccess) -> None:
+    """Let the workers of the queue finish what they were given; what is left the ledger tells of, and the audit."""
+    drained(access.redis_url, deadline_s=DRAINED_WITHIN_S, working=lambda: not endpoints.dead())
+
+
 def _idle(endpoints: Endpoints) -> bool:
     """Wait until the target has nothing under way; a dead one is not waited for."""
     return not any(component_of(name) == "app" for name in endpoints.dead()) and idle(endpoints.app_metrics)
@@ -305,6 +316,7 @@ def _collect(this: Run, measured: Measured) -> None:
             outcome.started_s,
             ended_s,
             external=this.plan.external is not None,
+            queue=factors.queued(this.plan.variant(measured.trial.variant).levels),
             source=endpoints.source,
         )
 

@@ -75,8 +75,12 @@ def find(text: str, said: str = "SCENARIO") -> Path:
 
 
 def load_env(levels: Mapping[str, Level]) -> dict[str, str]:
-    """Return the environment that tells a script its load: a variable for each load factor in ``levels``, and STOCK."""
-    return {
+    """Return the environment that tells a script its load: a variable for each load factor in ``levels``, and STOCK.
+
+    CHECKOUT is there where purchases are queued: the script's requests have other names then.
+    """
+    queue = {"CHECKOUT": "queue"} if factors.queued(levels) else {}
+    return queue | {
         variable: f"{level:.12g}" if isinstance(level, float) else str(level)
         for name, variable in LOAD_VARIABLES.items()
         if (level := levels.get(name)) is not None

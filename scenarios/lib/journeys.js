@@ -4,6 +4,7 @@ import http from 'k6/http';
 import { sleep } from 'k6';
 
 import { HEADERS } from './params.js';
+import { awaitOutcome, notePurchase, QUEUED } from './queued.js';
 
 // A visitor gives up after this long. The target answers 503 after 2 s without a connection, so that only a target
 // that hangs gets here.
@@ -11,7 +12,7 @@ const PATIENCE = '5s';
 const LONGEST_RETRY_WAIT_S = 1;
 const DEFAULT_RETRY_WAIT_S = 0.5;
 const REQUEST_TIMEOUT = 1050; // k6's error_code
-const ANSWERED = http.expectedStatuses(201, 402, 409); // an empty stock and a declined payment are right answers
+const ANSWERED = http.expectedStatuses(201, 202, 402, 409); // an empty stock and a declined payment are right answers
 const OK = http.expectedStatuses(200);
 
 /** GET /matches. */
@@ -39,26 +40,39 @@ export function validateTicket(params, number) {
 /**
  * POST /matches/{id}/purchases as `key`, which is also the buyer. After a 503 or a time-out it is tried once more with
  * the same key, as late as Retry-After says but at most a second later: whether the first attempt sold a ticket is
- * unknown, and the key keeps it from selling two. A 201 is noted as one ACK line, which the ledger audit is held
- * against. Returns the last response.
+ * unknown, and the key keeps it from selling two. A purchase that is accepted with 202 is asked for until it is decided;
+ * its duration is then that of the whole, and the first answer's is found under `accept`. A ticket is noted as one ACK
+ * line, which the ledger audit is held against, and so is an acceptance, with ticket 0. Returns the last response.
  */
-export function purchase(params, match, key) {
+export function purchase(params, match, key, random = Math.random) {
+  const began = Date.now();
   let response = attempt(params, match, key);
   if (response.status === 503 || response.error_code === REQUEST_TIMEOUT) {
     sleep(retryWait(response));
     response = attempt(params, match, key);
   }
-  if (response.status === 201) {
-    const ticket = response.json();
-    console.log(`ACK ${JSON.stringify({ at: Date.now(), match, key, ticket: ticket.ticket_id })}`);
+  if (response.status === 202) {
+    acknowledge(match, key, 0);
+    response = awaitOutcome(params, response, began, random);
   }
+  if (hasTicket(response)) acknowledge(match, key, response.json('ticket_id'));
+  if (QUEUED) notePurchase(began, response);
   return response;
+}
+
+/** Whether a purchase has ended with a ticket. */
+export function hasTicket(response) {
+  return response.status === 201 || response.status === 200;
+}
+
+function acknowledge(match, key, ticket) {
+  console.log(`ACK ${JSON.stringify({ at: Date.now(), match, key, ticket })}`);
 }
 
 function attempt(params, match, key) {
   return http.post(`${params.baseUrl}/matches/${match}/purchases`, JSON.stringify({ buyer: key }), {
     headers: { ...HEADERS, 'Content-Type': 'application/json', 'Idempotency-Key': key },
-    tags: { name: 'purchase' }, timeout: PATIENCE, responseType: 'text', responseCallback: ANSWERED,
+    tags: { name: QUEUED ? 'accept' : 'purchase' }, timeout: PATIENCE, responseType: 'text', responseCallback: ANSWERED,
   });
 }
 

@@ -39,6 +39,7 @@ _MATCH: Final = {
 _TICKET: Final = {
     "ticket_id": 20001, "match_id": 1, "code": "T-0F2A9C41D37B6E58", "idempotency_key": "4f7c", "price_pence": 2750,
 }  # fmt: skip
+_WAITING: Final = {"state": "queued", "idempotency_key": "4f7c", "outcome": "/purchases?key=4f7c"}
 _ADMISSION: Final = {"ticket_id": 20001, "match_id": 1, "first": True, "gate_token": "b1946ac92492d234"}
 # Each of the sale's routes: tag, answer (status, name, example) and refusals by status.
 _SALE: Final[dict[str, tuple[str, tuple[int, str, Any], dict[int, tuple[str, ...]]]]] = {
@@ -55,11 +56,26 @@ _SALE: Final[dict[str, tuple[str, tuple[int, str, Any], dict[int, tuple[str, ...
             422: ("key_reused", "bad_input"),
         },
     ),
+    f.PURCHASES: (
+        "tickets",
+        (200, "Sold", _TICKET),
+        {
+            402: ("payment_declined",),
+            404: ("unknown_purchase", "unknown_match"),
+            409: ("sold_out", "not_on_sale", "buyer_limit"),
+            410: ("payment_refunded",),
+            422: ("key_reused", "bad_input"),
+        },
+    ),
     f.VALIDATION: ("tickets", (200, "Admission", _ADMISSION), {404: ("unknown_ticket",)}),
     f.HEALTH: ("service", (200, "Status", {"status": "up"}), {}),
     f.READY: ("service", (200, "Status", {"status": "ready"}), {}),
 }
+# Of a sale with a queue: what both say as long as a purchase waits for a worker.
+_QUEUED: Final = (f.PURCHASE, f.PURCHASES)
 _UNAVAILABLE: Final = ("pool_timeout", "lock_timeout", "conflict", "database_error", "redis_error", "payment_unclear")
+_QUEUE_UNAVAILABLE: Final = {f.PURCHASE: ("queue_full",), f.PURCHASES: ("given_up",)}
+_RETRY_AFTER: Final = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _JSON: Final = "application/json"
 
 
@@ -82,7 +98,10 @@ def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         schemas.pop(name, None)
     # A body that is not even text: the sale's own routes leave that to the framework.
     unreadable = _answer("The body is not JSON.", {"type": "object"}, {"unreadable": {"detail": "..."}})
+    queue = f.PURCHASES in document["paths"]
     for path, (tag, (status, name, example), refusals) in _SALE.items():
+        if path not in document["paths"]:
+            continue
         (operation,) = document["paths"][path].values()
         schemas[name] = _schema_of(example)
         described = {
@@ -94,8 +113,13 @@ def _document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         if "requestBody" in operation:
             described[400] = unreadable
         if path != f.HEALTH:
-            described[503] = _refusal(_UNAVAILABLE)
-            described[503]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+            described[503] = _refusal((*_UNAVAILABLE, *(_QUEUE_UNAVAILABLE.get(path, ()) if queue else ())))
+            described[503]["headers"] = _RETRY_AFTER
+        if queue and path in _QUEUED:
+            schemas["Waiting"] = _schema_of(_WAITING)
+            described[202] = _answer("It waits.", {"$ref": "#/components/schemas/Waiting"}, {"answer": _WAITING})
+            where = {"description": "where to ask again", "schema": {"type": "string"}}
+            described[202]["headers"] = {**_RETRY_AFTER, "Location": where}
         operation["tags"] = [tag]
         operation["responses"] = {str(code): described[code] for code in sorted(described)}
     for operations in document["paths"].values():

@@ -1,5 +1,8 @@
 """Each remedy in a whole run of the installed program, on local processes and in containers."""
 
+import csv
+import gzip
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,13 @@ ALL = (
     "--set", "pooler_size=5", "--set", "single_flight=on", "--set", "validate_in_loop=off",
     "--vary", "pooler=none,pgbouncer",
 )  # fmt: skip
+KINDS = ("ticket", "refused", "queued")
 MEASURED = {0, 1, 3}  # how fast this machine is, and what else it does, is not the question
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt") as file:
+        return list(csv.DictReader(file))
 
 
 def grown(values: list[float]) -> float:
@@ -76,6 +85,39 @@ def check_both(path: Path, analysis: dict[str, Any]) -> None:
     page = (path / "report.html").read_text()
     assert "HAProxy CPU" in page
     assert "Double charged" in page
+
+
+def test_a_queue_in_a_whole_run(program: Program) -> None:
+    load = ("--set", "duration=5", "--set", "rate=60", "--set", "stock=150", "--set", "queue_workers=2")
+    done = program("run", "spike", *load, "--vary", "checkout=sync,queue")
+    assert done.code in MEASURED, done.err
+    (path,) = program.runs()
+    analysis = program.analysis()
+    usage = whole(analysis)
+    plain, queued = (of_variants(path)[f"checkout={level}"] for level in ("sync", "queue"))
+    assert not [name for name in plain if "worker" in name]
+    assert max(queued["worker.up"]) == 2
+    assert queued["worker.queue_length"][-1] == 0
+    done_by_workers = sum(grown(queued[f"worker.queue_tasks{{outcome={end}}}"]) for end in ("sold", "refused"))
+    # the last scrapes of the two are up to a second apart
+    assert done_by_workers == pytest.approx(grown(queued["app.purchases{outcome=queued}"]), abs=60)
+    assert grown(queued["cpu_s{component=worker}"]) > 0
+    assert 0 < usage["checkout=queue"]["queue_worker"]["utilisation"] <= 1
+    assert "queue_worker" not in usage["checkout=sync"]
+    for variant in analysis["variants"]:
+        told = variant["signals"]
+        assert variant["integrity"]["acknowledged"] == variant["integrity"]["sold"]
+        assert told["errors"]["ratio"] == 0
+        assert told["latency_s"]["p50"] > 0
+        assert not [reason for reason in variant["validity"]["reasons"] if "counted" in json.dumps(reason)]
+    [trial] = [file.parent for file in path.glob("trials/*/trial.json") if '"checkout=queue"' in file.read_text()]
+    accepted = {row["key"] for row in rows(trial / "acks.csv.gz") if row["ticket_id"] == "0"}
+    ended = {kind: {row["key"] for row in rows(trial / "ledger.csv.gz") if row["kind"] == kind} for kind in KINDS}
+    assert accepted == ended["ticket"] | ended["refused"]
+    assert not ended["ticket"] & ended["refused"]
+    assert ended["refused"]
+    assert not ended["queued"]
+    assert "queue workers' CPU" in html.unescape((path / "report.html").read_text())
 
 
 def test_every_remedy_in_a_whole_run(program: Program) -> None:

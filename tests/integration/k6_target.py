@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from ticketbench import scenario
 from ticketbench.load import Execution, LoadOutcome, run_load
@@ -20,11 +21,16 @@ from ticketbench.model import Ack
 
 @dataclass
 class Sale:
-    """What the server holds. ``refuse_first`` answers the first attempt of every key with 503."""
+    """What the server holds. ``refuse_first`` answers the first attempt of every key with 503.
+
+    ``asks``, where it is set: purchases are accepted with 202, and each is done when it has been asked for so often.
+    """
 
     stock: int = 1000
     refuse_first: bool = False
     tickets: dict[str, int] = field(default_factory=dict)
+    asks: int | None = None
+    asked: dict[str, int] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     matches: dict[str, int] = field(default_factory=dict)
     arrivals: list[float] = field(default_factory=list)
@@ -43,6 +49,21 @@ class Sale:
             number = self.tickets[key]
         return 201, {"ticket_id": number, "match_id": match, "code": f"T-{number}", "idempotency_key": key}
 
+    def accept(self, match: int, key: str) -> tuple[int, dict[str, Any]]:
+        with self.lock:
+            self.attempts[key] = self.attempts.get(key, 0) + 1
+            self.matches[key] = match
+            self.asked.setdefault(key, 0)
+        return 202, {"state": "queued"}
+
+    def ask(self, key: str) -> tuple[int, dict[str, Any]]:
+        with self.lock:
+            self.asked[key] += 1
+            if self.asked[key] <= (self.asks or 0):
+                return 202, {"state": "queued"}
+        status, body = self.buy(self.matches[key], key)
+        return (200 if status == 201 else status), body
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -51,7 +72,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.sale.arrivals.append(time.time())
-        parts = self.path.strip("/").split("/")
+        path, _, query = self.path.partition("?")
+        parts = path.strip("/").split("/")
+        if parts == ["purchases"]:
+            return self._answer(*self.sale.ask(unquote(query.removeprefix("key="))))
         if parts == ["matches"]:
             return self._answer(200, [{"id": number} for number in range(1, 21)])
         if parts in (["health"], ["ready"]):
@@ -68,14 +92,18 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(200, {"first": True})
         if not key or "buyer" not in body:
             return self._answer(422, {"error": "bad_input"})
+        if self.sale.asks is not None:
+            return self._answer(*self.sale.accept(int(parts[1]), key), Location=f"/purchases?key={quote(key)}")
         return self._answer(*self.sale.buy(int(parts[1]), key))
 
-    def _answer(self, status: int, body: object) -> None:
+    def _answer(self, status: int, body: object, **headers: str) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         if status == 503:
             self.send_header("Retry-After", "0")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -144,8 +172,8 @@ class Runs:
         path.write_text(textwrap.dedent(text))
         return path
 
-    def own(self, text: str) -> LoadOutcome:
-        return self.run(self.execution(self.script(text)))
+    def own(self, text: str, **env: str) -> LoadOutcome:
+        return self.run(self.execution(self.script(text), env))
 
     def bundled(self, name: str, **env: str) -> LoadOutcome:
         return self.run(self.execution(scenario.find(name), env))

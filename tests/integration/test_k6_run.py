@@ -69,6 +69,41 @@ def test_a_refused_purchase_is_tried_once_more_with_its_key(runs: Runs, sale: Sa
     assert len(sale.tickets) == 5
 
 
+def test_a_purchase_that_is_accepted_is_asked_for_until_it_is_decided(runs: Runs, sale: Sale) -> None:
+    sale.stock, sale.asks = 60, 2
+    outcome = runs.bundled("spike", RATE="30", DURATION="4", HOT_SHARE="0.5", CHECKOUT="queue")
+    assert outcome.aborted is None
+    assert failed(outcome) == set()
+    done = {ack.key: ack.ticket_id for ack in runs.acks if ack.ticket_id}
+    assert done == sale.tickets
+    assert {ack.key for ack in runs.acks if not ack.ticket_id} == set(sale.attempts)  # accepted, each once
+    assert len(sale.tickets) == 60
+    assert set(sale.asked.values()) == {3}
+    assert outcome.result is not None
+    purchase = "http_req_duration{scenario:main,name:purchase,expected_response:true}"
+    [slo] = [threshold for threshold in outcome.result.thresholds if threshold.metric == purchase]
+    assert slo.value is not None
+    assert 50 < slo.value < 500  # the whole of it: three waits of 25 to 200 ms
+
+
+def test_who_waits_too_long_for_a_decision_has_got_no_answer(runs: Runs, sale: Sale) -> None:
+    sale.asks = 1_000_000
+    outcome = runs.own(
+        f"""
+        import {{ purchase }} from '{scenario.find("spike").parent}/lib/journeys.js';
+        export const options = {{
+          vus: 3, iterations: 3, thresholds: {{ 'http_req_failed{{name:purchase}}': ['rate<0.5'] }},
+        }};
+        const params = {{ baseUrl: __ENV.BASE_URL }};
+        export default function () {{ purchase(params, 3, `key-${{__VU}}`); }}
+        """,
+        CHECKOUT="queue",
+    )
+    assert failed(outcome) == {"http_req_failed{name:purchase}"}
+    assert [ack.ticket_id for ack in runs.acks] == [0, 0, 0]
+    assert all(5 < asked < 40 for asked in sale.asked.values())  # seldom enough, for 5 s
+
+
 def test_arrivals_are_spread_and_the_same_for_the_same_seed(runs: Runs, sale: Sale) -> None:
     text = f"""
         import {{ JITTER_S, randomness, wantedMatch }} from '{scenario.find("spike").parent}/lib/arrivals.js';

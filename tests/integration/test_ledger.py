@@ -1,5 +1,6 @@
 """The ledger against real servers: rows that were written by SQL and Redis commands come back as they are."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 
@@ -61,6 +62,23 @@ def test_rows_come_back_as_written(target: str, store: "redis.Redis", postgres_d
             LedgerRow(kind="redis_taken", match_id=1, key='stranded, "odd" key'),
         ]
     )
+
+
+def test_what_is_queued_and_what_was_refused_comes_back(
+    target: str, store: "redis.Redis", postgres_dsn: str, redis_url: str
+) -> None:
+    for number in range(3):
+        entry = json.dumps({"match": 1, "buyer": "ann", "key": f"waits {number}"})
+        store.xadd("purchases", {"__data__": entry})
+        store.hset(f"purchase:waits {number}", mapping={"state": "queued", "match": 1, "buyer": "ann"})
+    store.hset("purchase:late", mapping={"state": "sold_out", "match": 2, "buyer": "bob"})
+    store.hset("purchase:a", mapping={"state": "sold", "match": 1, "buyer": "ann"})
+    store.hset("purchase:gone", mapping={"state": "queued", "match": 1, "buyer": "ann"})  # and no entry: nobody does it
+    rows = [row for row in read_ledger(DatabaseAccess(postgres_dsn, redis_url)) if row.kind in ("queued", "refused")]
+    assert rows == [
+        *(LedgerRow("queued", match_id=1, key=f"waits {number}") for number in range(3)),
+        LedgerRow("refused", match_id=2, key="late"),
+    ]
 
 
 def test_what_is_in_carts_comes_back_where_there_are_carts(

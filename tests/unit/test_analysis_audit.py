@@ -72,6 +72,27 @@ def test_a_counter_that_fell_without_a_ticket_wrongs_nobody() -> None:
     assert "1 ticket can never be sold" in found.reasons[0]
 
 
+def accepted(key: str, match: int = 1) -> Ack:
+    return Ack(at_s=1.0, match_id=match, key=key, ticket_id=0)
+
+
+def test_what_was_accepted_into_the_queue_ends_sold_or_refused_or_still_waits() -> None:
+    waits = [LedgerRow("queued", 1, key="waits"), LedgerRow("refused", 1, key="late")]
+    told = [accepted(f"key-{n}") for n in range(1, 6)] + [accepted("waits"), accepted("late")]
+    found = audit([*told, *(ack(n) for n in range(1, 5))], [*books(10, 5), *waits])
+    assert (found.status, found.acknowledged, found.lost) == ("pass", 4, 0)
+    assert found.reasons == ("1 purchase was still queued when the ledger was read: neither sold nor lost",)
+
+
+def test_an_accepted_purchase_that_is_nowhere_is_lost() -> None:
+    gone = audit([ack(1), accepted("key-1"), accepted("gone"), accepted("key-2", match=2)], books(10, 2))
+    assert gone.status == "violated"
+    assert gone.lost == 0  # nobody was told that they have a ticket
+    assert gone.reasons == (
+        "2 of 3 purchases that were accepted into the queue are gone: neither sold, nor refused, nor waiting any more",
+    )
+
+
 def in_cart(count: int, first: int = 900) -> list[LedgerRow]:
     return [LedgerRow(kind="held", match_id=1, key=f"key-{number}") for number in range(first, first + count)]
 

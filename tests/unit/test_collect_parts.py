@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ticketbench.analysis.series import parse_column
-from ticketbench.collecting.naming import MOST_ROUTES, app_column, column, route, routes_of, sampler_column
+from ticketbench.collecting.naming import MOST_ROUTES, column, route, routes_of, sampler_column, target_column
 from ticketbench.collecting.native import Histogram
-from ticketbench.collecting.series import Frame, add_app, add_counters, continued, forward
+from ticketbench.collecting.series import Frame, add_counters, add_sampler, add_target, continued, forward
 from ticketbench.model import OTHER_ROUTE
 
 BASE = "http://127.0.0.1:8000"
@@ -64,7 +64,7 @@ def test_too_many_routes_keep_the_most_asked_for() -> None:
     ],
 )
 def test_columns_of_the_app(metric: str, expected: str) -> None:
-    assert app_column(metric) == expected
+    assert target_column(metric) == expected
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_sample_belongs_to_the_first_row_that_knows_it() -> None:
 def test_one_workers_late_scrape_does_not_make_the_sum_fall() -> None:
     frame = Frame(100.0, 5, 1.0, 0.0)
     up = dict.fromkeys(range(5), 1.0)
-    add_app(
+    add_target(
         frame,
         [
             answer({0: 5, 1: 6, 2: 7, 3: 8}, __name__="target_conflicts_total", instance="a", job="app"),
@@ -203,12 +203,39 @@ def test_one_workers_late_scrape_does_not_make_the_sum_fall() -> None:
             answer({**up, 1: 0.0}, __name__="up", instance="b", job="app"),
             answer(up, __name__="up", instance="other", job="app"),
         ],
+        "app",
     )
     found = frame.pandas()
     assert found["app.conflicts"].tolist()[:4] == [15, 16, 37, 38]
     assert math.isnan(found["app.conflicts"].iloc[4])  # nothing was scraped any more: nothing is known
     assert found["app.inflight"].tolist()[:4] == [3, 2, 6, 2]
     assert found["app.up"].tolist() == [2, 1, 2, 2, 2]
+
+
+def test_what_each_worker_tells_of_the_whole_queue_is_not_summed() -> None:
+    frame = Frame(100.0, 3, 1.0, 0.0)
+    told = [
+        answer({0: 7, 1: 5, 2: 2}, __name__="target_queue_length", instance="a", job="worker"),
+        answer({0: 7, 1: 6}, __name__="target_queue_length", instance="b", job="worker"),
+        answer({0: 3, 1: 3, 2: 1}, __name__="target_queue_busy", instance="a", job="worker"),
+        answer({0: 2, 1: 3, 2: 1}, __name__="target_queue_busy", instance="b", job="worker"),
+        answer({0: 4, 1: 9}, __name__="target_queue_tasks_total", outcome="sold", instance="a", job="worker"),
+    ]
+    add_target(frame, told, "worker")
+    found = frame.pandas()
+    assert found["worker.queue_length"].tolist() == [7, 6, 2]
+    assert found["worker.queue_busy"].tolist() == [5, 6, 2]
+    assert found["worker.queue_tasks{outcome=sold}"].tolist()[:2] == [4, 9]
+
+
+def test_a_component_that_a_variant_has_not_is_left_out() -> None:
+    frame = Frame(100.0, 2, 1.0, 0.0)
+    cpu = [
+        answer({0: 1, 1: 2}, __name__="tb_cpu_seconds_total", component=name, job="sampler")
+        for name in ("app", "worker")
+    ]
+    add_sampler(frame, cpu, [answer({0: 100, 1: 101}, job="sampler")], absent=("worker",))
+    assert list(frame.columns) == ["cpu_s{component=app}"]
 
 
 def test_a_restarted_worker_goes_on_counting() -> None:

@@ -94,7 +94,7 @@ def bundled() -> Compose:
 
 
 def test_the_stack_has_these_services(bundled: Compose) -> None:
-    beside = {"pgbouncer", "haproxy", "payment", "k6", "grafana"}
+    beside = {"pgbouncer", "haproxy", "payment", "worker", "k6", "grafana"}
     assert set(bundled.services) == {"app", "seed", "postgres", "redis", "prometheus", *beside}
     names = [service.name for service in bundled.start_order()]
     assert set(names) == {"app", "seed", "postgres", "redis", "prometheus"}
@@ -137,7 +137,8 @@ def test_prometheus_is_set_as_the_local_one(bundled: Compose) -> None:
     [config] = bundled.files("prometheus").values()
     parsed = yaml.safe_load(config)
     assert parsed["global"] == {"scrape_interval": "1s", "scrape_timeout": "1s"}
-    assert parsed["scrape_configs"] == [{"job_name": "app", "static_configs": [{"targets": ["app:9101"]}]}]
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in parsed["scrape_configs"]}
+    assert jobs == {"app": ["app:9101"], "worker": []}
 
 
 def test_several_workers_are_scraped() -> None:

@@ -133,6 +133,8 @@ def problems_of(*texts: str, stack: str = "local", window_s: float = 30, **level
         (["pause haproxy at 1 for 1"], {}, "variant 'default' has no haproxy: set balancer=haproxy"),
         (["pause app-3 at 1 for 1"], {"replicas": 2}, "has no app-3: set replicas=3 or more"),
         (["pause pgbouncer at 1 for 1"], {}, "has no pgbouncer: set pooler=pgbouncer"),
+        (["kill worker at 1"], {}, "has no worker: set checkout=queue"),
+        (["restart redis at 1"], {"stack": "docker", "checkout": "queue"}, "the log that holds the queue of variant"),
         (["disconnect redis at 1 for 1"], {}, "the docker stack can do that"),
         (["kill app at 1"], {"stack": "docker"}, "with --set balancer=haproxy it can be done"),
         (["restart haproxy at 1"], {"stack": "docker", "replicas": 2}, "k6 calls from within the network of haproxy"),
@@ -152,6 +154,8 @@ def test_what_the_stacks_can_do_is_not_refused() -> None:
     assert problems_of("pause app at 1 for 1", "kill postgres at 3 for 2", "cpu redis to 0.1 at 1 for 20") == []
     assert problems_of("kill app-2 at 1", "restart app at 3", stack="docker", replicas=2) == []
     assert problems_of("disconnect redis at 1 for 2", stack="docker") == []
+    assert problems_of("kill redis at 3", "kill worker at 9", checkout="queue") == []
+    assert problems_of("kill worker at 3", stack="docker", checkout="queue") == []
     assert components({"pooler": "pgbouncer", "replicas": 2}) == (
         "app", "app-2", "postgres", "redis", "pgbouncer", "haproxy",
     )  # fmt: skip

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from target_app.app import create_app
 from target_app.exposition import Exposition, MetricsServer
 from target_app.figures import BUCKETS, HEALTH, MATCH, Figures, RouteFigures
+from target_app.queue_figures import QueueCollector, QueueFigures
 from target_app.settings import Settings
 from target_app.shop import make_shop
 
@@ -24,10 +25,14 @@ LINES_A_WORKER = 1500  # DESIGN.md: 67 ms CPU a scrape were seen with more
 @pytest.fixture
 def exported() -> str:
     """The metrics of a worker that has not served anything; nothing is connected to."""
+    return Exposition(registry()).text()
+
+
+def registry(*, serves: bool = True) -> CollectorRegistry:
     app = create_app(
         Settings(database_url="postgresql://u:p@127.0.0.1:1/sale", redis_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     )
-    return Exposition(app.sale.registry()).text()
+    return app.sale.registry(serves=serves)
 
 
 def documented() -> dict[str, frozenset[str]]:
@@ -40,14 +45,29 @@ def documented() -> dict[str, frozenset[str]]:
     return found
 
 
-def test_the_metrics_are_those_of_the_contract(exported: str) -> None:
+def told(text: str) -> dict[str, frozenset[str]]:
+    """Return each metric of the target in an exposition with its labels."""
     seen: dict[str, frozenset[str]] = {}
-    for family in text_string_to_metric_families(exported):
+    for family in text_string_to_metric_families(text):
         if family.name.startswith("target_"):
             labels = frozenset(family.samples[0].labels) - {"le"}
             seen[family.name + ("_total" if family.type == "counter" else "")] = labels
-    assert seen == documented()
-    assert len(seen) > 20
+    return seen
+
+
+def test_the_metrics_are_those_of_the_contract(exported: str) -> None:
+    of_sale = {name: labels for name, labels in documented().items() if not name.startswith("target_queue_")}
+    assert told(exported) == of_sale
+    assert len(of_sale) > 20
+
+
+def test_a_worker_of_the_queue_tells_of_the_queue_and_of_no_requests() -> None:
+    worker = registry(serves=False)
+    worker.register(QueueCollector(QueueFigures()))
+    text = Exposition(worker).text()
+    requests = {"target_requests_total", "target_request_seconds"}
+    assert told(text) == {name: labels for name, labels in documented().items() if name not in requests}
+    assert len(text.splitlines()) < 200
 
 
 def test_the_process_is_exported_and_the_lines_are_few(exported: str) -> None:

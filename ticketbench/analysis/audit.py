@@ -2,14 +2,15 @@
 
 Violated is what a buyer can be wronged by: more tickets than seats, a ticket that was acknowledged and is not there, a
 purchase that got two tickets, a stock counter that lost updates (it would go on selling beyond the last seat even where
-this trial stopped before), money that does not agree with the tickets (``money.py``). A ticket in a cart
-is promised: it counts as if it were sold. Tickets that nobody got (stranded, or a counter that fell without a ticket)
-are reported and violate nothing: the sale is smaller than it could be, and no buyer is wrong. A request without an
+this trial stopped before), money that does not agree with the tickets (``money.py``). A ticket in a cart is promised:
+it counts as if it were sold. Tickets that nobody got (stranded, or a counter that fell without a ticket) are reported
+and violate nothing: the sale is smaller than it could be, and no buyer is wrong. A purchase that was accepted into the
+queue is promised an outcome: one that is neither sold nor refused, and waits no more, is lost. A request without an
 answer is unknown: it is neither acknowledged nor lost.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ticketbench.analysis.money import audit_money
 from ticketbench.analysis.reasons import said_once
@@ -51,6 +52,8 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
         violations.append(f"{lost} of {acknowledged} acknowledged purchases are not in the database")
     if duplicated:
         violations.append(f"{_tickets(duplicated)} too many: the same purchase (one key) got more than one")
+    waited = _waited(acks, ledger)
+    violations += waited.lost
     money = audit_money(ledger.money)
     violations += money.violations
     unknowns = [*_unknowns(books, acknowledged), *money.unknowns]
@@ -69,7 +72,7 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
         double_charged=money.double_charged,
         unpaid=money.unpaid,
         unrefunded=money.unrefunded,
-        reasons=(*violations, *unknowns, *unsold_reasons),
+        reasons=(*violations, *unknowns, *unsold_reasons, *waited.told),
     )
 
 
@@ -118,6 +121,29 @@ def total(parts: Sequence[tuple[str, Integrity]]) -> Integrity:
             for names, reason in said_once([(name, one.reasons) for name, one in parts])
         ),
     )
+
+
+class _Waited(NamedTuple):
+    """What became of purchases that were accepted to be done later: what violates, and what only tells."""
+
+    lost: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+def _waited(acks: "Acks | None", ledger: "Ledger") -> _Waited:
+    """Follow each purchase that was accepted (202): it is sold, it was refused, or it still waits. All else is lost."""
+    if acks is None or not len(acks.accepted):
+        return _Waited()
+    told = []
+    accepted, waiting = acks.accepted.distinct(), ledger.queued.distinct()
+    if waiting:
+        told.append(f"{_purchases(waiting)} still queued when the ledger was read: neither sold nor lost")
+    gone = acks.accepted.missing_in(ledger.followed)
+    lost = (
+        f"{gone} of {accepted} purchases that were accepted into the queue are gone: neither sold, nor refused,"
+        " nor waiting any more"
+    )
+    return _Waited((lost,) if gone else (), tuple(told))
 
 
 class _Books:
@@ -225,6 +251,10 @@ def _largest(by_match: dict[int, int]) -> list[int]:
 
 def _updates(count: int) -> str:
     return "1 update was" if count == 1 else f"{count} updates were"
+
+
+def _purchases(count: int) -> str:
+    return "1 purchase was" if count == 1 else f"{count} purchases were"
 
 
 def _tickets(count: int) -> str:

@@ -79,7 +79,7 @@ def strangers(trial: "TrialData", series: Series, *, own_app: bool = True) -> It
     # HAProxy asks each replica for its health once a second, which is nobody's load
     own = (lambda labels: labels.get("route") != "/health") if series.has("haproxy.up") else None
     answered, app = _answered(series), series.total("app.requests", own)
-    sent = trial.record.load.requests if trial.record.load else None
+    sent = trial.record.load.requests - round(series.total("k6.requests", _queued) or 0) if trial.record.load else None
     if answered is None or app is None or sent is None:
         return
     surplus = app - max(answered, sent)  # a request that k6 gave up may be answered all the same
@@ -161,9 +161,14 @@ def _apart(what: str, own: int, stored: float | None) -> Iterator[str]:
     )
 
 
+def _queued(labels: Labels) -> bool:
+    """Return whether it is a whole purchase that was waited for (scenarios/lib/queued.js), and no request."""
+    return labels.get("method") == "QUEUED"
+
+
 def _answered(series: Series) -> float | None:
     def got_answer(labels: Labels) -> bool:
-        return labels.get("status", "0") not in ("", "0")
+        return labels.get("status", "0") not in ("", "0") and not _queued(labels)
 
     return series.total("k6.requests", got_answer)
 

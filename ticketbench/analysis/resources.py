@@ -16,13 +16,16 @@ IDLE_MODES: Final = frozenset({"idle", "iowait"})
 class Machine:
     """What utilisation is measured against: the machine's cores, the app's workers and k6's virtual users at most.
 
-    ``limits`` are the cores' time that a component may use, of those that have a limit.
+    ``limits`` are the cores' time that a component may use, of those that have a limit. The queue has
+    ``queue_workers``, which do ``queue_slots`` purchases at a time together.
     """
 
     cores: int
     workers: int
     max_vus: int
     limits: Mapping[str, float] = field(default_factory=dict)
+    queue_workers: int = 1
+    queue_slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ def workers_of(levels: Mapping[str, Level], series: Series, cores: int) -> int:
     if not isinstance(workers, int | float) or not isinstance(replicas, int | float):
         return 1
     return int(workers) * int(replicas)
+
+
+def queue_of(levels: Mapping[str, Level]) -> tuple[int, int]:
+    """Return how many workers a variant's queue has, and how many purchases they do at a time together."""
+    workers, each = levels.get("queue_workers", 1), levels.get("queue_concurrency", 1)
+    if not isinstance(workers, int | float) or not isinstance(each, int | float):
+        return 1, 1
+    return max(1, int(workers)), max(1, int(workers) * int(each))
 
 
 def limits_of(levels: Mapping[str, Level]) -> dict[str, float]:
@@ -104,6 +115,7 @@ def saturation(series: Series, edges: Array, machine: Machine) -> dict[str, Usag
         "other_cpu": Usage(rate("cpu_s", label(component="other")) / machine.cores, nothing, ""),
         "row_lock": Usage(nothing, _lock_waits(series, edges, length), "sessions waiting for a row"),
         **_companions(series, edges, cpu),
+        **_queue(series, edges, cpu, machine),
         **_own(series, edges),
     }
 
@@ -135,6 +147,18 @@ def _companions(series: Series, edges: Array, cpu: Callable[[str, int], Usage]) 
         found["payment"] = Usage(busy, waiting, "payments waiting for their turn")
         found["payment_cpu"] = cpu("payment", 1)
     return found
+
+
+def _queue(series: Series, edges: Array, cpu: Callable[[str, int], Usage], machine: Machine) -> dict[str, Usage]:
+    """Return the usage of the queue's workers, of a variant that has them: what they do at a time, and what waits."""
+    if not series.has("worker.queue_length"):
+        return {}
+    busy = series.gauge("worker.queue_busy", edges)
+    waiting = np.maximum(0.0, series.gauge("worker.queue_length", edges) - busy)
+    return {
+        "queue_worker": Usage(np.minimum(1.0, busy / machine.queue_slots), waiting, "purchases waiting for a worker"),
+        "worker_cpu": cpu("worker", min(machine.cores, machine.queue_workers)),
+    }
 
 
 def _own(series: Series, edges: Array) -> dict[str, Usage]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge_rows
-from ticketbench.analysis.resources import Machine, label, limits_of, saturation, workers_of
+from ticketbench.analysis.resources import Machine, label, limits_of, queue_of, saturation, workers_of
 from ticketbench.analysis.series import Array, Labels, Series, Where, known
 from ticketbench.conclusions import Errors, Saturation, Signals, Traffic
 from ticketbench.model import RunRecord, Scenario, Schedule, Window
@@ -107,7 +107,8 @@ def machine_of(run: RunRecord, schedule: Schedule, levels: dict[str, int | float
     """Return what utilisation is measured against in this trial."""
     cores = max(1, run.environment.cores)
     workers = workers_of(levels, series, cores)
-    return Machine(cores=cores, workers=workers, max_vus=schedule.max_vus, limits=limits_of(levels))
+    queue_workers, queue_slots = queue_of(levels)
+    return Machine(cores, workers, schedule.max_vus, limits_of(levels), queue_workers, queue_slots)
 
 
 def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
@@ -351,7 +352,7 @@ def _per_request(
     length = edges[1] - edges[0]
     spent = {
         f"cpu_{component}_s": known(series.increase("cpu_s", edges, label(component=component))[0] / length)
-        for component in ("app", "postgres", "redis", "pgbouncer", "haproxy", "payment", "k6")
+        for component in ("app", "postgres", "redis", "pgbouncer", "haproxy", "worker", "payment", "k6")
     }
     spent["db_s"] = known(series.increase("pg.exec_s", edges)[0] / length)
     return {name: used / per_s for name, used in spent.items() if used is not None}

@@ -78,6 +78,7 @@ class Ready:
             keep=keep,
             most_workers=max(int(levels.get("workers", 1)) for levels in variants),
             most_replicas=max(int(levels.get("replicas", 1)) for levels in variants),
+            most_queue_workers=max(factors.queue_workers(levels) for levels in variants),
             faults=faults,
         )
 
@@ -165,7 +166,10 @@ class Provided:
         if self.docker is not None:
             return self.docker.stack(run_id, self.k6, variants, emit, keep=keep, faults=faults)
         most_workers = max(factors.processes(levels) for levels in variants)
-        return LocalStack(run_id, self.binaries, emit, keep=keep, most_workers=most_workers)
+        most_queued = max(factors.queue_workers(levels) for levels in variants)
+        return LocalStack(
+            run_id, self.binaries, emit, keep=keep, most_workers=most_workers, most_queue_workers=most_queued
+        )
 
 
 def provide(stack: str, emit: Emit) -> Provided:

@@ -34,9 +34,12 @@ def _short(metric: str) -> str:
     return re.sub(r"_seconds(?=_|$)", "_s", metric.removesuffix("_total"))
 
 
-def app_column(metric: str) -> str:
-    """``target_pool_wait_seconds_total`` is ``app.pool_wait_s``; what the client library adds gets the prefix too."""
-    return f"app.{_short(metric.removeprefix('target_'))}"
+def target_column(metric: str, group: str = "app") -> str:
+    """``target_pool_wait_seconds_total`` is ``app.pool_wait_s``; what the client library adds gets the prefix too.
+
+    ``group`` is ``worker`` for the workers of the queue, whose own figures begin with ``queue_``.
+    """
+    return f"{group}.{_short(metric.removeprefix('target_'))}"
 
 
 def sampler_column(metric: str) -> str:

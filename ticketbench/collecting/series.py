@@ -5,13 +5,13 @@ worker's counter while others go on, for the sum over workers must not fall beca
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketbench.collecting.naming import app_column, column, sampler_column
+from ticketbench.collecting.naming import column, sampler_column, target_column
 from ticketbench.collecting.prometheus import Answer
 
 if TYPE_CHECKING:
@@ -139,8 +139,15 @@ def _labels(metric: Mapping[str, str]) -> dict[str, str]:
     return {label: value for label, value in metric.items() if label not in _PLUMBING}
 
 
-def add_app(frame: Frame, answers: Iterable[Answer]) -> None:
-    """Add the target's metrics, summed over its workers, and ``app.up``, the number of workers that were scraped."""
+# Of the whole queue, whichever of its workers tells: summed they would count it once for each.
+_OF_ALL: Final = frozenset({"target_queue_length", "target_queue_oldest_seconds"})
+
+
+def add_target(frame: Frame, answers: Iterable[Answer], group: str) -> None:
+    """Add the metrics of the target's processes, summed over them, and ``up``, how many of them were scraped.
+
+    ``group`` is ``app``, the workers of the sale, or ``worker``, those of the queue; columns begin with it.
+    """
     answers = list(answers)
     counters: list[Answer] = []
     gauges: list[Answer] = []
@@ -154,20 +161,26 @@ def add_app(frame: Frame, answers: Iterable[Answer]) -> None:
             (counters if is_counter else gauges).append(answer)
 
     def name(answer: Answer) -> str:
-        return column(app_column(answer["metric"]["__name__"]), _labels(answer["metric"]))
+        return column(target_column(answer["metric"]["__name__"], group), _labels(answer["metric"]))
 
     add_counters(frame, ((name(answer), frame.values(answer)) for answer in counters))
-    add_gauges(frame, gauges, name)
+    one_for_all = [answer for answer in gauges if answer["metric"]["__name__"] in _OF_ALL]
+    add_gauges(frame, (answer for answer in gauges if answer not in one_for_all), name)
+    for metric in _OF_ALL:
+        told = [frame.values(answer) for answer in one_for_all if answer["metric"]["__name__"] == metric]
+        if told:
+            frame.add(target_column(metric, group), np.fmax.reduce(told))
     ups = [a for a in answers if a["metric"]["__name__"] == "up" and a["metric"].get("instance") in workers]
-    add_gauges(frame, ups, lambda _: "app.up")
+    add_gauges(frame, ups, lambda _: f"{group}.up")
 
 
-def add_sampler(frame: Frame, answers: Iterable[Answer], taken: Iterable[Answer]) -> None:
+def add_sampler(frame: Frame, answers: Iterable[Answer], taken: Iterable[Answer], absent: Collection[str] = ()) -> None:
     """Add the sampler's metrics; ``taken`` is the time of its newest sample in each row.
 
     There is one sampler, so nothing is summed and no gap is filled. Unlike a scrape that fails, a sampler that ends
     leaves no mark behind, and Prometheus repeats its last figures for minutes: rows with such old ones are left empty.
-    So are those of PgBouncer and HAProxy, which another variant had, where they were not read.
+    So are those of PgBouncer and HAProxy, which another variant had, where they were not read. Components that are
+    ``absent`` have no series: another variant had them.
     """
     silent = np.ones(frame.rows, dtype=bool)
     for answer in taken:
@@ -178,6 +191,8 @@ def add_sampler(frame: Frame, answers: Iterable[Answer], taken: Iterable[Answer]
     unread = {name: _unread(frame, answers, name) for name in _COMPANIONS}
     for answer in answers:
         metric = answer["metric"]["__name__"]
+        if answer["metric"].get("component") in absent:
+            continue
         values = frame.values(answer)
         values[silent] = np.nan
         for name in _COMPANIONS:

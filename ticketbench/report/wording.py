@@ -40,6 +40,8 @@ _RESOURCES: Final = {
     "haproxy_cpu": "HAProxy CPU",
     "payment": "payment provider",
     "payment_cpu": "payment provider CPU",
+    "queue_worker": "queue",
+    "worker_cpu": "queue workers' CPU",
     "host_cpu": "host CPU",
     "other_cpu": "other processes' CPU",
     "load_generator": "load generator",
@@ -52,6 +54,7 @@ _COSTS: Final = {
     "cpu_pgbouncer_s": "PgBouncer CPU",
     "cpu_haproxy_s": "HAProxy CPU",
     "cpu_payment_s": "payment provider CPU",
+    "cpu_worker_s": "queue workers' CPU",
     "cpu_k6_s": "k6 CPU",
     "db_s": "time in PostgreSQL",
 }

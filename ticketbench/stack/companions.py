@@ -12,13 +12,15 @@ from typing import Final
 
 from ticketbench import factors
 from ticketbench.model import Level
-from ticketbench.stack import haproxy, payment, pgbouncer
+from ticketbench.stack import haproxy, payment, pgbouncer, worker
 from ticketbench.stack.servers import Server
 
 # Part of the system under test, like the sale and its stores.
-OF_THE_SYSTEM: Final = (pgbouncer.NAME, haproxy.NAME)
+OF_THE_SYSTEM: Final = (pgbouncer.NAME, haproxy.NAME, worker.NAME)
 # The provider stands for somebody else's service: it is measured, and belongs to the world that the system is in.
 NAMES: Final = (*OF_THE_SYSTEM, payment.NAME)
+# What they run is ours, and not a program of somebody else's.
+OURS: Final = (worker.NAME, payment.NAME)
 
 
 def wanted(levels: Mapping[str, Level]) -> tuple[str, ...]:
@@ -27,6 +29,7 @@ def wanted(levels: Mapping[str, Level]) -> tuple[str, ...]:
         pgbouncer.NAME: pgbouncer.asked(levels),
         haproxy.NAME: factors.balanced(levels),
         payment.NAME: payment.asked(levels),
+        worker.NAME: factors.queued(levels),
     }
     return tuple(name for name in NAMES if asked[name])
 

@@ -1,14 +1,19 @@
-"""Tells when the sale has nothing under way any more, by asking each of its workers."""
+"""Tells when the sale has nothing under way any more: each of its workers says so, and its queue is empty."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import httpx
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 INFLIGHT: Final = "target_inflight"
 POLL_S: Final = 0.05
 ANSWER_TIMEOUT_S: Final = 2.0
+# Of purchases that wait for a worker (checkout=queue).
+STREAM: Final = "purchases"
 
 
 def idle(app_metrics: Sequence[str], *, deadline_s: float = 10.0) -> bool:
@@ -39,3 +44,22 @@ def _inflight(client: httpx.Client, address: str) -> float:
         if name == INFLIGHT:
             return float(value)
     raise ValueError(f"{address} does not tell {INFLIGHT}")
+
+
+def drained(redis_url: str, *, deadline_s: float, working: Callable[[], bool]) -> int:
+    """Wait until no purchase is queued; return how many still are at ``deadline_s``, or once nobody is ``working``.
+
+    An entry leaves the stream when its purchase is done. Returns 0 where Redis does not answer: whoever reads the
+    ledger out of it says so.
+    """
+    client = redis.Redis.from_url(redis_url, socket_timeout=ANSWER_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
+    deadline = time.monotonic() + deadline_s
+    with client:
+        while True:
+            try:
+                left = client.xlen(STREAM)
+            except redis.RedisError:
+                return 0
+            if not left or time.monotonic() > deadline or not working():
+                return left
+            time.sleep(POLL_S)

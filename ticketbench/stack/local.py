@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ SERVERS: Final = ("postgres", "redis", "prometheus")
 # 0.04 % of a core (measured), 16 of them four times as much as the scrape of a worker: whoever knows how many workers
 # there will be says so.
 MOST_WORKERS: Final = int(factors.CATALOGUE["workers"].high)
+MOST_QUEUE_WORKERS: Final = int(factors.CATALOGUE["queue_workers"].high)
 
 
 class LocalStack:
@@ -46,7 +47,7 @@ class LocalStack:
     Everything lies in one folder below the state folder and ends with this process, unless ``keep``. Use it from the
     main thread: the servers are tied to the thread that starts them. ``dead()`` of the endpoints may be called from
     anywhere. ``most_workers`` is how many workers all replicas of a variant that :meth:`apply` will be given have at
-    most.
+    most, ``most_queue_workers`` how many its queue has.
     """
 
     def __init__(
@@ -57,17 +58,20 @@ class LocalStack:
         *,
         keep: bool = False,
         most_workers: int = MOST_WORKERS,
+        most_queue_workers: int = MOST_QUEUE_WORKERS,
     ) -> None:
         self._binaries = binaries
         self._emit = emit
         self._keep = keep
         self._most_workers = most_workers
+        self._most_queue_workers = most_queue_workers
         self._file = StateFile(run_id, keep=keep)
         self._launcher = Launcher(self._file.state.stack_id, self._file, ends_with_us=not keep)
         self._confinement = Confinement(self._file)
         self._folder = self._file.folder
         self._logs = self._folder / "logs"
         self._metrics_ports: list[int] = []
+        self._queue_ports: list[int] = []
         # made by start(), in this order
         self._redis: RedisServer | None = None
         self._prometheus: PrometheusServer | None = None
@@ -103,7 +107,7 @@ class LocalStack:
         return interrupts.watching(failure(StoppedWatch(self._launcher.running)))
 
     def _start_servers(self) -> None:
-        self._metrics_ports = distinct_ports(self._most_workers)
+        self._choose_ports()
         # the slow part, initdb, runs while the other two are coming up
         store = self._redis = RedisServer(
             self._binaries.redis, self._make_folder("redis"), self._launcher, log=self._logs / "redis.log"
@@ -115,7 +119,7 @@ class LocalStack:
             self._launcher,
             log=self._logs / "prometheus.log",
         )
-        prometheus.scrape(self._scraped())
+        self._scrape(prometheus)
         prometheus.launch()
         postgres = self._postgres = PostgresServer(
             self._binaries.postgres, self._rootless_folder("postgres"), self._launcher, log=self._logs / "postgres.log"
@@ -142,8 +146,12 @@ class LocalStack:
         self._file.add_folder(folder)
         return folder
 
-    def _scraped(self) -> tuple[str, ...]:
-        return tuple(f"{LOOPBACK}:{port}" for port in self._metrics_ports)
+    def _choose_ports(self) -> None:
+        ports = distinct_ports(self._most_workers + self._most_queue_workers)
+        self._metrics_ports, self._queue_ports = ports[: self._most_workers], ports[self._most_workers :]
+
+    def _scrape(self, prometheus: PrometheusServer) -> None:
+        prometheus.scrape(_addresses(self._metrics_ports), _addresses(self._queue_ports))
 
     def _servers(self) -> Servers:
         _, prometheus, _, data, _ = self._started()
@@ -185,21 +193,23 @@ class LocalStack:
             return self._apply(levels)
 
     def _apply(self, levels: Mapping[str, Level]) -> Endpoints:
-        workers = factors.processes(levels)
-        if workers > self._most_workers:
-            raise ValueError(f"{workers} workers, and the stack was made for {self._most_workers} at most")
-        store, prometheus, _, data, target = self._started()
+        workers, queue_workers = factors.processes(levels), factors.queue_workers(levels)
+        if workers > self._most_workers or queue_workers > self._most_queue_workers:
+            raise ValueError(f"{workers} and {queue_workers} workers, and the stack was made for fewer")
+        store, prometheus, postgres, data, target = self._started()
         self._companions.stop()
         target.stop()
         self._forget_variant()
         self._give_connections(int(levels.get("db_max_connections", self._max_connections)))
         self._confinement.apply({}, self._pids())  # the reset is nobody's measurement, and need not be slow
         seed = factors.of_scope(levels, "data")
-        data.reset(seed, lambda url: self._fill(seed, url))
-        database_url, pooled = self._companions.start_pooler(levels, self._started()[2].at, data)
+        data.reset(seed, lambda url: self._fill(seed, url), keep_queue=factors.queued(levels))
+        store.logged = factors.queued(levels)
+        database_url, pooled = self._companions.start_pooler(levels, postgres.at, data)
         paid = self._companions.start_provider(levels)
         env = environment({**factors.of_scope(levels, "app"), **seed, **pooled, **paid}, database_url, store.url)
         settings, began_s = self._start_target(env, replicas(levels), workers)
+        self._companions.start_workers(env, self._queue_ports[:queue_workers])
         base_url = self._companions.start_balancer(levels, {each.component: each.base_url for each in target.each()})
         # last of all: its start is not measured either, and what it started until now is found below it
         self._confinement.apply(levels, self._pids())
@@ -226,7 +236,7 @@ class LocalStack:
             settings=settings,
             logs={name: self._logs / f"{name}.log" for name in self._pids()},
             dead=self.dead,
-            unscraped=lambda: self._unscraped(workers, began_s),
+            unscraped=lambda: self._unscraped([*ports, *self._queue_ports[:queue_workers]], began_s),
             consoles=self._companions.consoles(),
             faults=LocalFaults(
                 self._parts(),
@@ -290,19 +300,19 @@ class LocalStack:
                         f"the sale found no free port for its metrics: {error}",
                         "look at what else opens ports on this machine",
                     ) from error
-                self._metrics_ports = distinct_ports(self._most_workers)
-                prometheus.scrape(self._scraped())
+                self._choose_ports()
+                self._scrape(prometheus)
                 continue
             return settings, began_s
         raise AssertionError("the last attempt returns or raises")
 
-    def _unscraped(self, workers: int, since_s: float) -> str:
+    def _unscraped(self, ports: Sequence[int], since_s: float) -> str:
         """Return what differs from each worker, and nobody else, having been scraped with success after ``since_s``."""
         prometheus = self._started()[1]
-        wanted = {f"{LOOPBACK}:{port}" for port in self._metrics_ports[:workers]}
+        wanted = set(_addresses(ports))
         scraped = {
             labels["instance"]
-            for labels, at_s in prometheus.query('timestamp(up{job="app"} == 1)')
+            for labels, at_s in prometheus.query('timestamp(up{job=~"app|worker"} == 1)')
             if at_s > since_s or labels["instance"] not in wanted
         }
         told = [f"not yet {address}" for address in sorted(wanted - scraped)]
@@ -353,3 +363,7 @@ def _writing() -> Iterator[None]:
         raise EnvironmentFailure(
             f"the stack cannot use {error.filename or 'its folder'}: {error.strerror}", remedy(error.strerror or "")
         ) from error
+
+
+def _addresses(ports: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"{LOOPBACK}:{port}" for port in ports)

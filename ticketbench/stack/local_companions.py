@@ -1,12 +1,12 @@
-"""PgBouncer, HAProxy and the payment provider as processes: started as a variant asks, anew for each trial."""
+"""PgBouncer, HAProxy, the queue's workers, the payment provider: started as a variant asks, anew for each trial."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ticketbench import factors
 from ticketbench.binaries import Binaries
 from ticketbench.model import Level
-from ticketbench.stack import haproxy, payment, pgbouncer
+from ticketbench.stack import haproxy, payment, pgbouncer, worker
 from ticketbench.stack.clients import PostgresAt
 from ticketbench.stack.companions import Companions
 from ticketbench.stack.haproxy import HaproxyServer
@@ -15,6 +15,7 @@ from ticketbench.stack.payment import PaymentServer
 from ticketbench.stack.pgbouncer import PgBouncerServer, Pooling
 from ticketbench.stack.replicas import SALE
 from ticketbench.stack.reset import Data
+from ticketbench.stack.worker import QueueWorkers
 
 
 class LocalCompanions(Companions):
@@ -77,6 +78,19 @@ class LocalCompanions(Companions):
         )
         self.start(server)
         return server.base_url
+
+    def start_workers(self, environment: Mapping[str, str], metrics_ports: Sequence[int]) -> None:
+        """Start a worker of the queue for each of ``metrics_ports``, if any. Raises EnvironmentFailure."""
+        if metrics_ports:
+            self.start(
+                QueueWorkers(
+                    self._folder_of(worker.NAME),
+                    self._launcher,
+                    log=self._logs / f"{worker.NAME}.log",
+                    environment=environment,
+                    metrics_ports=metrics_ports,
+                )
+            )
 
     def _folder_of(self, name: str) -> Path:
         folder = self._folders.get(name)

@@ -29,6 +29,7 @@ ENDING: Final[dict[str, tuple[signal.Signals, float]]] = {
     "pgbouncer": (signal.SIGKILL, 4.0),
     "haproxy": (signal.SIGKILL, 4.0),
     "payment": (signal.SIGKILL, 4.0),
+    "worker": (signal.SIGKILL, 4.0),
     **{f"app-{number}": (signal.SIGKILL, 4.0) for number in range(2, 9)},  # further replicas
 }
 

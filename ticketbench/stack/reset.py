@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ DATABASE: Final = "tickets"
 ROLE: Final = "sale"
 # For a handful of statements that take half a second in all: beyond this it is not slow, it hangs.
 PATIENCE_S: Final = 120.0
+_POLL_S: Final = 0.01
 
 # What decides how fast and how safe the servers are, read back from them: what holds, not what was asked for.
 POSTGRES_SHOWN: Final = (
@@ -34,7 +36,7 @@ POSTGRES_SHOWN: Final = (
 POSTGRES_HIDDEN: Final = (
     r"(_file|_directory|_directories|_addresses|_destination)$|^(port|lc_|log_|log$|TimeZone|DateStyle)"
 )
-REDIS_SHOWN: Final = ("maxmemory", "maxmemory-policy", "save", "appendonly", "io-threads", "maxclients")
+REDIS_SHOWN: Final = ("maxmemory", "maxmemory-policy", "save", "appendonly", "appendfsync", "io-threads", "maxclients")
 
 
 class Data:
@@ -86,10 +88,11 @@ class Data:
             )
             connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
-    def reset(self, seed: Mapping[str, Level], fill: Callable[[str], None]) -> None:
+    def reset(self, seed: Mapping[str, Level], fill: Callable[[str], None], *, keep_queue: bool = False) -> None:
         """Make database and Redis anew as ``seed`` says; the target must not run.
 
         ``fill`` is given the URL of an empty database to put schema and seed into; it is called once for each seed.
+        With ``keep_queue`` Redis writes a log of what it is told: what is in the queue outlives its process.
         Then the log is checkpointed and statistics start from zero. Raises EnvironmentFailure.
         """
         template = self._template(seed, fill)
@@ -104,7 +107,7 @@ class Data:
             connection.execute("SELECT pg_stat_statements_reset()")
         try:
             with self._store.client() as client:
-                client.flushall()
+                _empty(client, logged=keep_queue)
         except redis.RedisError as error:
             raise EnvironmentFailure(f"Redis cannot be emptied: {error}") from error
 
@@ -155,6 +158,32 @@ class Data:
         except redis.RedisError as error:
             raise EnvironmentFailure(f"Redis does not tell its settings: {error}") from error
         return dict(sorted(shown.items()))
+
+
+def _empty(client: "redis.Redis", *, logged: bool) -> None:
+    """Empty Redis, and have it write its log from here on, or none. Raises redis.RedisError, EnvironmentFailure.
+
+    Each command is handed to the system before it is answered, so a killed Redis has lost nothing; it reaches the disk
+    within about a second (``everysec``), which is what a machine that loses its power can lose. The log begins with a
+    copy, which takes a fork: here, and not in the trial.
+    """
+    client.config_set("appendonly", "no")
+    client.flushall()
+    if not logged:
+        return
+    client.config_set("appendfsync", "everysec")
+    client.config_set("auto-aof-rewrite-percentage", 0)
+    client.config_set("appendonly", "yes")
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        told: Any = client.info("persistence")
+        if told["aof_enabled"] and not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+            break
+        if time.monotonic() > deadline:
+            raise EnvironmentFailure(f"Redis does not begin its log within {PATIENCE_S:g} s")
+        time.sleep(_POLL_S)
+    if told["aof_last_bgrewrite_status"] != "ok" or told["aof_last_write_status"] != "ok":
+        raise EnvironmentFailure("Redis cannot write its log", "is the disk full? the log of redis says why")
 
 
 def _texts(values: Mapping[Any, Any]) -> dict[str, str]:

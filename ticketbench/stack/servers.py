@@ -192,7 +192,7 @@ def end(launched: Launched) -> None:
 
 
 class RedisServer(Server):
-    """Redis or Valkey with a generated password; nothing is written to disk."""
+    """Redis or Valkey with a generated password; nothing is written to disk, but its log where it is ``logged``."""
 
     name = "redis"
     title = "Redis"
@@ -200,6 +200,8 @@ class RedisServer(Server):
     def __init__(self, program: Path, folder: Path, launcher: Launcher, *, log: Path, ports: Ports = free_port) -> None:
         super().__init__(program, folder, launcher, log=log, ports=ports)
         self.password = secrets.token_urlsafe(24)
+        # What it is started with: while it runs, Data.reset() switches it. Started again it must find what it had.
+        self.logged = False
 
     def _command(self) -> list[str]:
         config = self.folder / "redis.conf"
@@ -211,7 +213,7 @@ class RedisServer(Server):
             f'dir "{self.folder}"\n'
             # a sale's counters are rebuilt from the database before each trial: no snapshot may fork in one
             'save ""\n'
-            "appendonly no\n"
+            f"appendonly {'yes' if self.logged else 'no'}\n"
             "daemonize no\n"
             # a new title overwrites the process's environment, which holds our label
             "set-proc-title no\n"
@@ -245,6 +247,7 @@ class PrometheusServer(Server):
     def __init__(self, program: Path, folder: Path, launcher: Launcher, *, log: Path, ports: Ports = free_port) -> None:
         super().__init__(program, folder, launcher, log=log, ports=ports)
         self._targets: tuple[str, ...] = ()
+        self._workers: tuple[str, ...] = ()
 
     @property
     def at(self) -> PrometheusAt:
@@ -258,16 +261,12 @@ class PrometheusServer(Server):
 
     def _write_config(self) -> Path:
         config = self.folder / "prometheus.yml"
-        quoted = ", ".join(f'"{target}"' for target in self._targets)
-        config.write_text(
-            "global:\n"
-            "  scrape_interval: 1s\n"
-            "  scrape_timeout: 1s\n"
-            "scrape_configs:\n"
-            "  - job_name: app\n"
-            "    static_configs:\n"
-            f"      - targets: [{quoted}]\n"
-        )
+        text = "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n"
+        for job, targets in (("app", self._targets), ("worker", self._workers)):
+            if targets:
+                quoted = ", ".join(f'"{target}"' for target in targets)
+                text += f"  - job_name: {job}\n    static_configs:\n      - targets: [{quoted}]\n"
+        config.write_text(text)
         return config
 
     def _command(self) -> list[str]:
@@ -284,14 +283,14 @@ class PrometheusServer(Server):
         # (measured), and Prometheus never takes a second core from what is measured.
         return {"GOMAXPROCS": "1"}
 
-    def scrape(self, targets: tuple[str, ...]) -> None:
-        """Scrape these host:port addresses as job ``app``. Prometheus takes up to 10 s to act on a change.
+    def scrape(self, targets: tuple[str, ...], workers: tuple[str, ...] = ()) -> None:
+        """Scrape these host:port addresses as the jobs ``app`` and ``worker`` (of the queue).
 
-        Before the launch it costs nothing. Raises EnvironmentFailure.
+        Prometheus takes up to 10 s to act on a change. Before the launch it costs nothing. Raises EnvironmentFailure.
         """
-        if targets == self._targets:
+        if (targets, workers) == (self._targets, self._workers):
             return
-        self._targets = targets
+        self._targets, self._workers = targets, workers
         if self.launched is None:
             return
         self._write_config()

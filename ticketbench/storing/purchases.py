@@ -7,6 +7,7 @@ from typing import Final, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ticketbench.model import Ack, LedgerKind, LedgerRow
 from ticketbench.storing.files import Damaged, read_table, write_table
@@ -19,14 +20,20 @@ _ACK_TYPES: Final = {"at_s": float, "match_id": np.int64, "key": object, "ticket
 _LEDGER_TYPES: Final = {
     "kind": "category", "match_id": np.int64, "quantity": np.int64, "ticket_id": np.int64, "key": object,
 }  # fmt: skip
+# Rows of these kinds are somebody's.
+_NAMED: Final = ("ticket", "held", "redis_taken", "queued", "refused")
 
 
 @dataclass(frozen=True, eq=False)
 class Acks:
-    """Acknowledged purchases, each told by key, ticket and match together. ``span_s``: the first and the last."""
+    """Acknowledged purchases, each told by key, ticket and match together. ``span_s``: the first and the last.
+
+    ``accepted`` are those that were to be done later, told by key and match: a ticket was not promised yet.
+    """
 
     purchases: Keys
     span_s: tuple[float, float] | None = None
+    accepted: Keys = field(default_factory=lambda: Keys.joined([]))
 
     def __len__(self) -> int:
         return len(self.purchases)
@@ -35,12 +42,24 @@ class Acks:
     def of(cls, rows: Iterable[Ack]) -> "Acks":
         """Return rows as columns."""
         kept = list(rows)
-        return cls(
-            Keys.of([row.key for row in kept]).with_(
-                _ints([row.ticket_id for row in kept]), _ints([row.match_id for row in kept])
-            ),
-            (min(row.at_s for row in kept), max(row.at_s for row in kept)) if kept else None,
+        tickets, accepted = _acks(
+            np.array([row.key for row in kept], dtype=object),
+            _ints([row.ticket_id for row in kept]),
+            _ints([row.match_id for row in kept]),
         )
+        times = [row.at_s for row in kept]
+        return cls(tickets, (min(times), max(times)) if times else None, accepted)
+
+
+def _acks(keys: "NDArray[np.object_]", tickets: Ints, matches: Ints) -> tuple[Keys, Keys]:
+    """Return the purchases that got a ticket, and those that were only accepted."""
+    digests = Keys.of(keys)
+    later = tickets == 0
+    sold = ~later
+    return (
+        digests.only(sold).with_(tickets[sold], matches[sold]),
+        digests.only(later).with_(matches[later]),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +68,7 @@ class Ledger:
 
     ``tickets`` are told by key, ticket and match together, ``ticket_keys`` by the key alone where there is one, and
     ``buyers`` by key and match; ``taken`` and ``in_carts`` are buyers too. ``sold`` counts the tickets of each match,
-    ``held`` those that are in carts.
+    ``held`` those that are in carts. ``queued`` and ``refused`` are buyers whose purchase waits, or got no ticket.
     """
 
     capacity: dict[int, int] = field(default_factory=dict)
@@ -62,12 +81,19 @@ class Ledger:
     taken: Keys = field(default_factory=lambda: Keys.joined([]))
     held: dict[int, int] = field(default_factory=dict)
     in_carts: Keys = field(default_factory=lambda: Keys.joined([]))
+    queued: Keys = field(default_factory=lambda: Keys.joined([]))
+    refused: Keys = field(default_factory=lambda: Keys.joined([]))
     money: Money | None = None  # of a trial with a payment provider
 
     @property
     def promised(self) -> Keys:
         """Whoever has a ticket, or one in a cart."""
         return Keys.joined([self.buyers, self.in_carts])
+
+    @property
+    def followed(self) -> Keys:
+        """Whoever's purchase is known to have been accepted: done, refused, or waiting."""
+        return Keys.joined([self.buyers, self.refused, self.queued])
 
     @classmethod
     def of(cls, rows: Iterable[LedgerRow]) -> "Ledger":
@@ -104,13 +130,15 @@ def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> int:
 
 def read_acks(path: Path, where: str) -> Acks:
     """Read the file. Raises Damaged, which calls it ``where``."""
-    parts, times = [], []
+    parts, accepted, times = [], [], []
     for piece in read_table(path, _ACK_TYPES, where):
         ticket, match = (piece[name].to_numpy(dtype=np.int64) for name in ("ticket_id", "match_id"))
-        parts.append(Keys.of(piece["key"].to_numpy(dtype=object)).with_(ticket, match))
+        sold, later = _acks(piece["key"].to_numpy(dtype=object), ticket, match)
+        parts.append(sold)
+        accepted.append(later)
         if len(piece):
             times += [float(piece["at_s"].min()), float(piece["at_s"].max())]
-    return Acks(Keys.joined(parts), (min(times), max(times)) if times else None)
+    return Acks(Keys.joined(parts), (min(times), max(times)) if times else None, Keys.joined(accepted))
 
 
 def read_ledger(path: Path, where: str) -> Ledger:
@@ -121,7 +149,7 @@ def read_ledger(path: Path, where: str) -> Ledger:
 def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
     counters: dict[str, dict[int, int]] = {"capacity": {}, "stock": {}, "redis_stock": {}}
     counted: dict[str, dict[int, int]] = {"ticket": {}, "held": {}}
-    named_buyers: dict[str, list[Keys]] = {"ticket": [], "held": [], "redis_taken": []}
+    named_buyers: dict[str, list[Keys]] = {kind: [] for kind in _NAMED}
     tickets, keys = [], []
     money = MoneyReader()
     for table in tables:
@@ -150,7 +178,8 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
     return Ledger(
         counters["capacity"], counters["stock"], counters["redis_stock"], counted["ticket"],
         Keys.joined(tickets), Keys.joined(keys), Keys.joined(named_buyers["ticket"]),
-        Keys.joined(named_buyers["redis_taken"]), counted["held"], Keys.joined(named_buyers["held"]), money.result(),
+        Keys.joined(named_buyers["redis_taken"]), counted["held"], Keys.joined(named_buyers["held"]),
+        Keys.joined(named_buyers["queued"]), Keys.joined(named_buyers["refused"]), money.result(),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ticketbench.stack import haproxy, payment, pgbouncer
+from ticketbench.stack import haproxy, payment, pgbouncer, worker
 from ticketbench.stack.clients import PostgresAt, PrometheusAt, RedisAt
 from ticketbench.stack.containers import companions
 from ticketbench.stack.containers.project import Container
@@ -54,6 +54,8 @@ class Places:
             return haproxy.answers(companions.consoles(self._containers, self._told)[name])
         if name == payment.NAME:
             return payment.answers(companions.consoles(self._containers, self._told)[name])
+        if name == worker.NAME:
+            return worker.at_work(self._containers[name].ports.values())
         if component_of(name) == SALE:
             return sells(f"http://{LOOPBACK}:{self.port(name, APP_PORT)}")
         return self.postgres().answers() if name == "postgres" else self.redis().answers()

@@ -8,7 +8,7 @@ import httpx
 
 from ticketbench import factors
 from ticketbench.model import BinaryVersion, Level
-from ticketbench.stack import companions, payment
+from ticketbench.stack import companions, worker
 from ticketbench.stack.clients import ANSWER_TIMEOUT_S
 from ticketbench.stack.containers.engine import inside_advice
 from ticketbench.stack.containers.images import Image
@@ -28,14 +28,18 @@ PROMETHEUS_PORT: Final = 9090
 
 def versions(images: Mapping[str, Image]) -> tuple[BinaryVersion, ...]:
     """Return what a run's record says of its images."""
-    names = ("k6", *SERVERS, *companions.NAMES, "app")
+    programs = (name for name in companions.NAMES if name not in companions.OURS)  # what is ours is the app's image
+    names = ("k6", *SERVERS, *programs, "app")
     return tuple(images[name].version() for name in names if name in images)
 
 
-def variables(environ: Mapping[str, str], workers: int, stack_id: str, most_replicas: int = 1) -> dict[str, str]:
+def variables(
+    environ: Mapping[str, str], workers: int, stack_id: str, most_replicas: int = 1, queue_workers: int = 0
+) -> dict[str, str]:
     """Return what compose.yaml's variables stand for in a stack: those of ``environ``, and passwords of its own."""
     names = [replica(number) for number in range(1, most_replicas + 1)]
     targets = ",".join(f"{name}:{FIRST_METRICS_PORT + number}" for name in names for number in range(workers))
+    queue = ",".join(f"{worker.NAME}:{FIRST_METRICS_PORT + number}" for number in range(queue_workers))
     return {
         **environ,
         "TICKETBENCH_PASSWORD_POSTGRES": secrets.token_urlsafe(24),
@@ -44,6 +48,7 @@ def variables(environ: Mapping[str, str], workers: int, stack_id: str, most_repl
         "TICKETBENCH_PASSWORD_PGBOUNCER": secrets.token_urlsafe(24),
         "TICKETBENCH_PASSWORD_HAPROXY": secrets.token_urlsafe(24),
         "TICKETBENCH_METRICS_TARGETS": targets,
+        "TICKETBENCH_WORKER_TARGETS": queue,
         "TICKETBENCH_STACK_LABEL": stack_id,
     }
 
@@ -65,7 +70,7 @@ def sells(base_url: str) -> bool:
 def remedy(name: str, why: str, said: str, image: str) -> str:
     """Return what to do about a service's container that ended so; what it ``said`` may be lines before its last."""
     if "for want of memory" not in why:
-        variable = f"TICKETBENCH_IMAGE_{'APP' if name == payment.NAME else name.upper()}"
+        variable = f"TICKETBENCH_IMAGE_{'APP' if name in companions.OURS else name.upper()}"
         return inside_advice(said) or f"is {image} an image of {name}? {variable} names it"
     if f"{name}_memory_mb" in factors.CATALOGUE:
         return f"give it more, with {name}_memory_mb"

@@ -13,7 +13,7 @@ from ticketbench import factors, interrupts
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.events import Emit, ignore
 from ticketbench.model import Level
-from ticketbench.stack import companions
+from ticketbench.stack import companions, worker
 from ticketbench.stack.clients import PostgresAt
 from ticketbench.stack.compose import Compose
 from ticketbench.stack.containers import companions as beside
@@ -27,6 +27,7 @@ from ticketbench.stack.containers.k6 import API_PORT, Place
 from ticketbench.stack.containers.limits import Limits, memory_bytes
 from ticketbench.stack.containers.places import Places
 from ticketbench.stack.containers.project import Container, Project, remove_all
+from ticketbench.stack.containers.scrapes import await_scrapes
 from ticketbench.stack.containers.services import (
     APP_PORT,
     FIRST_METRICS_PORT,
@@ -49,7 +50,6 @@ from ticketbench.stack.reset import Data
 from ticketbench.stack.state import Access, StackState, StateFile, remove, running, take_down_leftovers
 
 READY_TIMEOUT_S: Final = 60.0
-SCRAPE_TIMEOUT_S: Final = 30.0
 SEED_TIMEOUT_S: Final = 300
 POSTGRES_STOP_S: Final = 30
 # Asking costs the engine's proxy a connection each time; a start takes 1 s.
@@ -61,8 +61,8 @@ class DockerStack:
 
     ``describe`` gives compose.yaml with these variables put in; ``images`` are those of all SERVICES, and of the
     companions that a variant has. ``k6`` is a k6 of this machine, which packs scripts. A variant has ``most_workers``
-    in each of ``most_replicas`` at most. With ``faults`` containers can be started again in mid-trial. All that is made
-    carries the stack's label, and goes with it.
+    in each of ``most_replicas`` at most, and ``most_queue_workers`` for its queue. With ``faults`` containers can be
+    started again in mid-trial. All that is made carries the stack's label, and goes with it.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class DockerStack:
         keep: bool = False,
         most_workers: int = 1,
         most_replicas: int = 1,
+        most_queue_workers: int = 0,
         faults: bool = False,
     ) -> None:
         self._engine = engine
@@ -86,10 +87,11 @@ class DockerStack:
         self._keep = keep
         self._most_workers = most_workers
         self._most_replicas = most_replicas
+        self._most_queue_workers = most_queue_workers
         self._max_connections = int(POSTGRES_SETTINGS["max_connections"])
         self._file = StateFile(run_id, keep=keep)
         state = self._file.state
-        self._told = variables(os.environ, most_workers, state.stack_id, most_replicas)
+        self._told = variables(os.environ, most_workers, state.stack_id, most_replicas, most_queue_workers)
         self._logs = self._file.folder / "logs"
         belonging = Belonging(
             stack_id=state.stack_id,
@@ -221,16 +223,17 @@ class DockerStack:
         Raises EnvironmentFailure: a container ended, the sale does not start, the engine refuses. The stack is still to
         be stopped then.
         """
-        workers, names = int(levels.get("workers", 1)), replicas(levels)
-        if workers > self._most_workers or len(names) > self._most_replicas:
-            raise ValueError(f"{len(names)} x {workers} workers, and the stack was made for fewer")
+        workers, names, queue_workers = int(levels.get("workers", 1)), replicas(levels), factors.queue_workers(levels)
+        most = (self._most_workers, self._most_replicas, self._most_queue_workers)
+        if any(wanted > made for wanted, made in zip((workers, len(names), queue_workers), most, strict=True)):
+            raise ValueError(f"{len(names)} x {workers} and {queue_workers} workers, and the stack was made for fewer")
         self._remove_variant()
         self._fail_if_dead()
         self._limits.lift(self._containers)  # the reset is nobody's measurement, and need not be slow
         self._give_connections(int(levels.get("db_max_connections", self._max_connections)))
         data = self._seeded()
         seed = factors.of_scope(levels, "data")
-        data.reset(seed, lambda url: self._fill(seed, url))
+        data.reset(seed, lambda url: self._fill(seed, url), keep_queue=factors.queued(levels))
         database_url, pooled = self._beside.start_pooler(levels, data)
         paid = self._beside.start_provider(levels)
         metrics_ports = tuple(FIRST_METRICS_PORT + number for number in range(workers))
@@ -246,9 +249,11 @@ class DockerStack:
         for name in names:
             base_url = f"http://{LOOPBACK}:{self._at.port(name, APP_PORT)}"
             self._await(name, "the sale", partial(sells, base_url))
+        queue = self._start_queue(changes, queue_workers)
         balancer = self._beside.start_balancer(levels, (API_PORT,))
         entry, entry_port = balancer if balancer is not None else (SALE, APP_PORT)
-        self._await_scrapes({f"{name}:{port}" for name in names for port in metrics_ports}, began_s)
+        scraped = {f"{name}:{port}" for name in names for port in metrics_ports} | queue
+        await_scrapes(self._at.prometheus(), scraped, began_s, self._ended)
         # last of all: its start is not measured either
         self._limits.apply(levels, self._containers)
         if self._keep:
@@ -298,32 +303,24 @@ class DockerStack:
         with interrupts.deferred(), ThreadPoolExecutor(len(names)) as pool:  # each takes the engine 0.5 s
             list(pool.map(partial(self._start, SALE), numbered))
 
+    def _start_queue(self, sale: Changes, workers: int) -> set[str]:
+        """Start so many workers of the queue, set as the sale is; return where Prometheus finds them."""
+        if not workers:
+            return set()
+        ports = tuple(FIRST_METRICS_PORT + number for number in range(workers))
+        self._start(worker.NAME, Changes(environment=sale.environment, ports=ports))
+        return {f"{worker.NAME}:{port}" for port in ports}
+
+    def _ended(self) -> tuple[str, str] | None:
+        """Return why a part of the target has ended, and what to do; None while all of it runs."""
+        for name, why in self.dead().items():
+            if component_of(name) in (SALE, worker.NAME):
+                return f"{name} ended while starting: {why}", self._remedy(name, why)
+        return None
+
     def _fill(self, seed: Mapping[str, Level], url: str) -> None:
         changes = Changes(command=("init-db",), environment=environment(seed, url), once=True)
         self._project.run("seed", self._images["seed"].id, changes, SEED_TIMEOUT_S)
-
-    def _await_scrapes(self, wanted: set[str], since_s: float) -> None:
-        """Wait until each worker, and nobody else, was scraped with success after ``since_s``."""
-        prometheus = self._at.prometheus()
-        deadline = time.monotonic() + SCRAPE_TIMEOUT_S
-        while True:
-            scraped = {
-                labels["instance"]
-                for labels, at_s in prometheus.query('timestamp(up{job="app"} == 1)')
-                if at_s > since_s or labels["instance"] not in wanted
-            }
-            if scraped == wanted:
-                return
-            if died := {name: why for name, why in self.dead().items() if component_of(name) == SALE}:
-                name, why = next(iter(died.items()))
-                raise EnvironmentFailure(f"the sale ended while starting: {why}", self._remedy(name, why))
-            if time.monotonic() > deadline:
-                missing = ", ".join(sorted(wanted - scraped)) or "nothing"
-                raise EnvironmentFailure(
-                    f"Prometheus does not scrape the sale's workers within {SCRAPE_TIMEOUT_S:g} s (missing: {missing})",
-                    "is the machine overloaded? look at it and try again",
-                )
-            time.sleep(POLL_S)
 
     def _k6_command(self, levels: Mapping[str, Level], entry: str) -> tuple[str, ...]:
         changes = Changes(network_of=self._containers[entry].id, cpuset=self._limits.generator_cpuset(levels))
