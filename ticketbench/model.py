@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ticketbench.fault_plan import CarriedFault, PlannedFault
 from ticketbench.record import Record
+from ticketbench.rows import PlanRow
 
 SCHEMA_VERSION = 1
 
@@ -136,7 +137,8 @@ class Plan(Record):
     ``varied`` holds the levels as given, in order; the reference variant is the first level of each. ``schedules`` is
     keyed by variant name. ``trials`` stand in their seeded random order, in blocks of one repetition each. ``external``
     is there where the system is somebody else's (stack ``external``). ``title`` is a plan file's, for people.
-    ``faults`` are done in each trial.
+    ``faults`` are done in each trial. With ``rows`` each variant is a row, with a scenario of its own in
+    ``row_scenarios``; ``rows_from`` is the plan file's name.
     """
 
     title: str = ""
@@ -152,6 +154,9 @@ class Plan(Record):
     seed: int
     external: ExternalSystem | None = None
     faults: tuple[PlannedFault, ...] = ()
+    rows: tuple[PlanRow, ...] = ()
+    row_scenarios: dict[str, Scenario] = Field(default_factory=dict)
+    rows_from: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -162,6 +167,8 @@ class Plan(Record):
             raise ValueError(f"there is no variant {strange[0]!r}")
         if unscheduled := sorted(names - self.schedules.keys()):
             raise ValueError(f"variant {unscheduled[0]!r} has no schedule")
+        if self.rows and not names == {row.name for row in self.rows} == self.row_scenarios.keys():
+            raise ValueError("rows, their scenarios and the variants are not the same")
         return self
 
     def variant(self, name: str) -> Variant:
@@ -170,6 +177,19 @@ class Plan(Record):
             if variant.name == name:
                 return variant
         raise KeyError(name)
+
+    def scenario_of(self, variant: str) -> Scenario:
+        """Return the scenario that a variant runs: its row's own, where the plan has rows."""
+        return self.row_scenarios[variant] if self.rows else self.scenario
+
+    def row_of(self, variant: str) -> PlanRow | None:
+        """Return the row that a variant is; None where the plan has no rows."""
+        return next((row for row in self.rows if row.name == variant), None)
+
+    @property
+    def scenario_names(self) -> str:
+        """The names of the scenarios that are run, each once."""
+        return ", ".join(dict.fromkeys(self.scenario_of(variant.name).name for variant in self.variants))
 
 
 # --- what was measured ------------------------------------------------------------------------------------------------
