@@ -45,8 +45,8 @@ def _rows_sentence(plan: Plan, variants: Sequence[VariantAnalysis], figures: str
     """Return which rows missed an SLO of their scenario, and the figures of all."""
     missed = [v for v in variants if any(not slo.ok for slo in v.slos)]
     if missed:
-        texts = [f"{v.variant}: {slo_text(next(slo for slo in v.slos if not slo.ok))}" for v in missed]
-        return f"{len(missed)} of {len(variants)} rows missed an SLO ({'; '.join(texts[:NAMED_SLOS])}). {figures}"
+        named = listed([v.variant for v in missed], most=NAMED_VARIANTS)
+        return f"{len(missed)} of {len(variants)} rows missed an SLO ({named}); {figures}"
     return figures if all(plan.scenario_of(v.variant).slos for v in variants) else f"{figures}; not all rows have SLOs"
 
 

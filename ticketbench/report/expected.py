@@ -13,6 +13,7 @@ _SYMBOLS: Final[dict[ExpectationStatus, tuple[str, Tone]]] = {
     "not_met": ("▼", "bad"),
     "unknown": ("?", "warn"),
 }
+_SIGNS: Final = {"<=": "≤", ">=": "≥"}
 _NOTE: Final = (
     "The words are those of whoever expected it; below them is what they are held to. An expectation is met where all"
     " of its checks hold, and cannot be told where a figure is missing or the measurement is invalid. “about” leaves a"
@@ -27,13 +28,13 @@ _COLUMNS: Final = (
 
 
 def expected_table(data: ReportInput) -> Table:
-    """Return a row for each expectation, the plan's row named at the first of its own; none for a plan without rows."""
+    """Return a row for each expectation, with what its row ran at the first one; none for a plan without rows."""
     rows = []
     for row in data.analysis.rows:
         for at, one in enumerate(row.expectations):
             rows.append(
                 Row(
-                    (_named(row) if at == 0 else Cell(""), *_cells(one)),
+                    (_named(row) if at == 0 else Cell(wording.clean(row.row)), *_cells(one)),
                 )
             )
         if not row.expectations:
@@ -43,20 +44,26 @@ def expected_table(data: ReportInput) -> Table:
 
 
 def _named(row: RowAnalysis) -> Cell:
-    title = f"{wording.clean(row.title)}\n" if row.title else ""
+    title = f"{wording.clean(row.title)}; " if row.title else ""
     return Cell(wording.clean(row.row), f"{title}scenario {wording.clean(row.scenario)}")
 
 
 def _cells(one: ExpectationResult) -> tuple[Cell, Cell, Cell]:
     symbol, tone = _SYMBOLS[one.status]
     return (
-        Cell(wording.clean(one.text), "\n".join(_check_words(check) for check in one.checks)),
-        Cell("\n".join(f"{signal_words(c.signal)} {value_text(c.signal, c.measured)}" for c in one.checks)),
+        Cell(wording.clean(one.text), ", ".join(_check_words(check) for check in one.checks)),
+        Cell(", ".join(f"{_named_signal(c.signal)} {value_text(c.signal, c.measured)}" for c in one.checks)),
         Cell(f"{symbol} {STATUS_WORDS[one.status]}", wording.clean(one.reason), tone),
     )
+
+
+def _named_signal(signal: str) -> str:
+    kind, _, resource = signal.partition(".")
+    return f"{wording.resource(resource)} {kind}" if resource else signal_words(signal)
 
 
 def _check_words(check: CheckResult) -> str:
     """Return a check for people: ``p95 < 0.1 s``."""
     *names, comparison, value = check.check.replace(" | ", " ").split()
-    return f"{' or '.join(map(signal_words, names))} {comparison} {value_text(names[0], float(value))}"
+    wanted = f"{_SIGNS.get(comparison, comparison)} {value_text(names[0], float(value))}"
+    return f"{' or '.join(map(_named_signal, names))} {wanted}"

@@ -65,6 +65,10 @@ class Keys:
             left, right = _mixed(left ^ _mixed(number)), _mixed(right ^ _mixed(~number))
         return Keys(left, right)
 
+    def repeated(self, times: int) -> "Keys":
+        """Return all of these so many times."""
+        return Keys(np.tile(self.left, times), np.tile(self.right, times))
+
     def only(self, chosen: NDArray[np.bool_]) -> "Keys":
         """Return those that ``chosen`` (one truth each) keeps."""
         return Keys(self.left[chosen], self.right[chosen])
@@ -107,10 +111,14 @@ def _groups(keys: Keys) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True, eq=False)
 class Acks:
-    """Acknowledged purchases, each told by key, ticket and match together. ``span_s``: the first and the last."""
+    """Acknowledged purchases, each told by key, ticket and match together. ``span_s``: the first and the last.
+
+    ``keyless``: some have an empty key, because whoever bought was never told the ticket's own.
+    """
 
     purchases: Keys
     span_s: tuple[float, float] | None = None
+    keyless: bool = False
 
     def __len__(self) -> int:
         return len(self.purchases)
@@ -124,6 +132,7 @@ class Acks:
                 _ints([row.ticket_id for row in kept]), _ints([row.match_id for row in kept])
             ),
             (min(row.at_s for row in kept), max(row.at_s for row in kept)) if kept else None,
+            any(not row.key for row in kept),
         )
 
 
@@ -131,9 +140,9 @@ class Acks:
 class Ledger:
     """What database and Redis hold: capacity and counters by match, the tickets, and what Redis holds as taken.
 
-    ``tickets`` are told by key, ticket and match together, ``ticket_keys`` by the key alone where there is one, and
-    ``buyers`` by key and match; ``taken`` and ``in_carts`` are buyers too. ``sold`` counts the tickets of each match,
-    ``held`` those that are in carts.
+    ``tickets`` are told by key, ticket and match together, ``ticket_keys`` by the key alone where there is one,
+    ``buyers`` by key and match, and ``numbered`` by ticket and match, as an acknowledgement without a key is; ``taken``
+    and ``in_carts`` are buyers too. ``sold`` counts the tickets of each match, ``held`` those that are in carts.
     """
 
     capacity: dict[int, int] = field(default_factory=dict)
@@ -146,6 +155,11 @@ class Ledger:
     taken: Keys = field(default_factory=lambda: Keys.joined([]))
     held: dict[int, int] = field(default_factory=dict)
     in_carts: Keys = field(default_factory=lambda: Keys.joined([]))
+    numbered: Keys = field(default_factory=lambda: Keys.joined([]))
+
+    def told_by(self, *, keyless: bool) -> Keys:
+        """Return the tickets as acknowledgements tell them, ``keyless`` ones too where there are any."""
+        return Keys.joined([self.tickets, self.numbered]) if keyless else self.tickets
 
     @property
     def promised(self) -> Keys:
@@ -187,13 +201,15 @@ def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> int:
 
 def read_acks(path: Path, where: str) -> Acks:
     """Read the file. Raises Damaged, which calls it ``where``."""
-    parts, times = [], []
+    parts, times, keyless = [], [], False
     for piece in read_table(path, _ACK_TYPES, where):
         ticket, match = (piece[name].to_numpy(dtype=np.int64) for name in ("ticket_id", "match_id"))
-        parts.append(Keys.of(piece["key"].to_numpy(dtype=object)).with_(ticket, match))
+        named = piece["key"].to_numpy(dtype=object)
+        keyless = keyless or bool((named == "").any())
+        parts.append(Keys.of(named).with_(ticket, match))
         if len(piece):
             times += [float(piece["at_s"].min()), float(piece["at_s"].max())]
-    return Acks(Keys.joined(parts), (min(times), max(times)) if times else None)
+    return Acks(Keys.joined(parts), (min(times), max(times)) if times else None, keyless)
 
 
 def read_ledger(path: Path, where: str) -> Ledger:
@@ -205,7 +221,7 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
     counters: dict[str, dict[int, int]] = {"capacity": {}, "stock": {}, "redis_stock": {}}
     counted: dict[str, dict[int, int]] = {"ticket": {}, "held": {}}
     named_buyers: dict[str, list[Keys]] = {"ticket": [], "held": [], "redis_taken": []}
-    tickets, keys = [], []
+    tickets, keys, numbered = [], [], []
     for table in tables:
         codes = table["kind"].cat.codes.to_numpy()
         code_of = {str(kind): code for code, kind in enumerate(table["kind"].cat.categories)}
@@ -225,6 +241,7 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
             buyers.append(digests.with_(match[here]))
             if kind == "ticket":
                 tickets.append(digests.with_(ticket[here], match[here]))
+                numbered.append(Keys.of([""]).repeated(int(here.sum())).with_(ticket[here], match[here]))
                 keys.append(digests.only((named[here] != "").astype(bool)))
             if kind in counted:
                 _count(counted[kind], match[here])
@@ -232,6 +249,7 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
         counters["capacity"], counters["stock"], counters["redis_stock"], counted["ticket"],
         Keys.joined(tickets), Keys.joined(keys), Keys.joined(named_buyers["ticket"]),
         Keys.joined(named_buyers["redis_taken"]), counted["held"], Keys.joined(named_buyers["held"]),
+        Keys.joined(numbered),
     )  # fmt: skip
 
 
