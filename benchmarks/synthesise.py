@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 
 from ticketbench import store
+from ticketbench.ledger_rows import Ack, LedgerRow
 from ticketbench.model import (
-    Ack,
     BinaryVersion,
     Environment,
-    LedgerRow,
     LoadResult,
     OfferedSlope,
     Plan,

@@ -260,6 +260,36 @@ class Comparison(Record):
     environment_differences: tuple[str, ...] = ()
 
 
+ExpectationStatus = Literal["met", "not_met", "unknown"]
+
+
+class CheckResult(Record):
+    """A check of an expectation: as it is written, the signal that decided it, and that one's figure (base unit)."""
+
+    check: str
+    signal: str
+    measured: float | None
+    status: ExpectationStatus
+
+
+class ExpectationResult(Record):
+    """An expectation in the words it was written in. ``reason``: why it cannot be told, where it cannot."""
+
+    text: str
+    status: ExpectationStatus
+    reason: str = ""
+    checks: tuple[CheckResult, ...]
+
+
+class RowAnalysis(Record):
+    """A row of the plan, which is the variant of the same name, held against what was expected of it."""
+
+    row: str
+    title: str = ""
+    scenario: str
+    expectations: tuple[ExpectationResult, ...]
+
+
 class Analysis(Record):
     """``analysis.json``: everything that a report shows, recomputed from the run directory at any time."""
 
@@ -273,3 +303,4 @@ class Analysis(Record):
     comparison: tuple[Finding, ...]
     trials: tuple[TrialAnalysis, ...]
     trials_planned: int
+    rows: tuple[RowAnalysis, ...] = ()

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ticketbench.model import Ack, Slo, Threshold, Thrown
+from ticketbench.ledger_rows import Ack
+from ticketbench.model import Slo, Threshold, Thrown
 
 # https://github.com/grafana/k6/blob/master/errext/exitcodes/codes.go
 EXIT_THRESHOLDS: Final = 99

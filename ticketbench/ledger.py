@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.model import LedgerRow
+from ticketbench.ledger_rows import LedgerRow
 from ticketbench.money import TARGET_DATABASE, UNSETTLED, read_provider
 from ticketbench.stack.idle import STREAM
 from ticketbench.stack.patience import patience

@@ -21,8 +21,9 @@ from ticketbench.k6_process import (
     held_to_cores,
     require_descriptors,
 )
+from ticketbench.ledger_rows import Ack
 from ticketbench.logs import blot_out
-from ticketbench.model import Ack, LoadResult, Schedule
+from ticketbench.model import LoadResult, Schedule
 from ticketbench.storing.files import write_atomically
 
 START_LIMIT_S: Final = 150.0  # making virtual users takes seconds; k6 gives a script's setup() 60 s

@@ -36,7 +36,7 @@ class Measured:
         """Return what is written down of the trial; ``session`` counts the invocations of its run."""
         trial, outcome, collected = self.trial, self.outcome, self.collected
         # A functional scenario may be over before the first scrape, and nothing is claimed from its series.
-        performance = plan.scenario.shape != "functional"
+        performance = plan.scenario_of(trial.variant).shape != "functional"
         missing = collected.missing if collected is not None and performance else ()
         own = collected.own if collected is not None else ()
         return TrialRecord(
@@ -81,7 +81,7 @@ class Measured:
         schedule = plan.schedules[self.trial.variant]
         start_s = outcome.started_s + schedule.window_start_s
         end_s = outcome.result.ended_s if outcome.result is not None else time.time()
-        if plan.scenario.shape == "steady":
+        if plan.scenario_of(self.trial.variant).shape == "steady":
             end_s = min(end_s, outcome.started_s + schedule.window_end_s)
         return Window(start_s=start_s, end_s=end_s) if end_s > start_s else None
 

@@ -5,12 +5,13 @@ second, ``_bytes``; ratios run from 0 to 1; times of day are seconds since the U
 of its own carries ``schema_version``; docs/files.md keeps the history of each.
 """
 
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ticketbench.fault_plan import CarriedFault, PlannedFault
 from ticketbench.record import Record
+from ticketbench.rows import PlanRow
 
 SCHEMA_VERSION = 1
 
@@ -136,7 +137,8 @@ class Plan(Record):
     ``varied`` holds the levels as given, in order; the reference variant is the first level of each. ``schedules`` is
     keyed by variant name. ``trials`` stand in their seeded random order, in blocks of one repetition each. ``external``
     is there where the system is somebody else's (stack ``external``). ``title`` is a plan file's, for people.
-    ``faults`` are done in each trial.
+    ``faults`` are done in each trial. With ``rows`` each variant is a row, with a scenario of its own in
+    ``row_scenarios``; ``rows_from`` is the plan file's name.
     """
 
     title: str = ""
@@ -152,6 +154,9 @@ class Plan(Record):
     seed: int
     external: ExternalSystem | None = None
     faults: tuple[PlannedFault, ...] = ()
+    rows: tuple[PlanRow, ...] = ()
+    row_scenarios: dict[str, Scenario] = Field(default_factory=dict)
+    rows_from: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -162,6 +167,8 @@ class Plan(Record):
             raise ValueError(f"there is no variant {strange[0]!r}")
         if unscheduled := sorted(names - self.schedules.keys()):
             raise ValueError(f"variant {unscheduled[0]!r} has no schedule")
+        if self.rows and not names == {row.name for row in self.rows} == self.row_scenarios.keys():
+            raise ValueError("rows, their scenarios and the variants are not the same")
         return self
 
     def variant(self, name: str) -> Variant:
@@ -170,6 +177,25 @@ class Plan(Record):
             if variant.name == name:
                 return variant
         raise KeyError(name)
+
+    def scenario_of(self, variant: str) -> Scenario:
+        """Return the scenario that a variant runs: its row's own, where the plan has rows."""
+        return self.row_scenarios[variant] if self.rows else self.scenario
+
+    def row_of(self, variant: str) -> PlanRow | None:
+        """Return the row that a variant is; None where the plan has no rows."""
+        return next((row for row in self.rows if row.name == variant), None)
+
+    @property
+    def apart(self) -> bool:
+        """Whether rows run different scenarios, or different loads: then a ratio of their figures says nothing."""
+        done = [(self.scenario_of(each.name), self.schedules[each.name]) for each in self.variants if self.rows]
+        return any(each != done[0] for each in done)
+
+    @property
+    def scenario_names(self) -> str:
+        """The names of the scenarios that are run, each once."""
+        return ", ".join(dict.fromkeys(self.scenario_of(variant.name).name for variant in self.variants))
 
 
 # --- what was measured ------------------------------------------------------------------------------------------------
@@ -338,45 +364,3 @@ class RunRecord(Record):
     plan: Plan
     environment: Environment
     command: str
-
-
-class Ack(NamedTuple):
-    """A purchase that k6 saw acknowledged (201). An hour has millions of them: no more than a tuple.
-
-    ``ticket_id`` 0: it was accepted to be done later (202), and what it came to may be told by another one.
-    """
-
-    at_s: float
-    match_id: int
-    key: str
-    ticket_id: int
-
-
-LedgerKind = Literal[
-    "capacity", "stock", "ticket", "held", "redis_stock", "redis_taken", "queued", "refused",
-    "provider", "charge", "refund", "paid_with", "unsettled",
-]  # fmt: skip
-
-
-class LedgerRow(NamedTuple):
-    """A line of what database and Redis hold after a trial.
-
-    ``capacity``: tickets of a match for sale at the trial's start (``quantity``). ``stock``: what its counter says now.
-    ``ticket``: one sold ticket (``ticket_id``, ``key``). ``held``: one in a cart, out of the stock and not sold, which
-    becomes a ticket with the same ``key`` or goes back. ``redis_stock``: the counter in Redis. ``redis_taken``: a key
-    that Redis holds a taken ticket for. ``queued``: a purchase that still waits for a worker, ``refused``: one that
-    waited and got no ticket.
-
-    Of a trial with a payment provider: ``provider``: that there was one, and what all tickets sold cost (``quantity``,
-    pence). ``charge``, ``refund``: what it charged and gave back (``key``, ``quantity`` in pence). ``paid_with``: the
-    key (``key``) that a ticket (``ticket_id``) was paid under, where it is not its own. ``unsettled``: a key whose
-    payment the sale had no time to end. These belong to no match (0).
-
-    Rows of other kinds leave ``key`` empty and ``ticket_id`` 0.
-    """
-
-    kind: LedgerKind
-    match_id: int
-    quantity: int = 1
-    ticket_id: int = 0
-    key: str = ""

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.model import LedgerRow
+from ticketbench.ledger_rows import LedgerRow
 from ticketbench.stack.protocol import DatabaseAccess
 
 TARGET_DATABASE: Final = "tickets"

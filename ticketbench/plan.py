@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ticketbench import factors, fault_rules
+from ticketbench import factors, fault_rules, row_plan
 from ticketbench.errors import UsageError
 from ticketbench.events import Planned, PlannedTrial
 from ticketbench.fault_plan import PlannedFault
 from ticketbench.levels import FACTORS_HINT, level_text
 from ticketbench.model import PLACEHOLDER, ExternalSystem, Level, Plan, Scenario, Schedule, Trial, Variant
+from ticketbench.row_file import AskedRow
 
 AUTO: Final = "auto"
 MAX_TRIALS: Final = 1000  # of a whole plan: a month of work is a typing error
@@ -49,6 +50,8 @@ class Request:
     external: ExternalSystem | None = None
     title: str = ""
     faults: tuple[PlannedFault, ...] = ()
+    rows: tuple[AskedRow, ...] = ()
+    rows_from: str = ""
 
 
 def variant_name(levels: Mapping[str, Level]) -> str:
@@ -112,6 +115,33 @@ def build(request: Request, inspect: Inspect, load_env: LoadEnv) -> Plan:
     )
 
 
+def build_rows(request: Request, inspect: row_plan.InspectRow) -> Plan:
+    """Build the plan of rows: a variant each, in randomised blocks as :func:`build` makes them. Raises UsageError."""
+    if problems := contradictions(request):
+        raise UsageError(*problems, hint=FACTORS_HINT)
+    built = row_plan.build_rows(request.rows, request.fixed, request.stack, inspect)
+    if problems := [problem for variant in built.variants for problem in _impossible(variant)]:
+        raise UsageError(*problems, hint=FACTORS_HINT)
+    names = [variant.name for variant in built.variants]
+    return Plan(
+        title=request.title,
+        scenario=built.scenarios[names[0]],
+        stack=request.stack,
+        variants=built.variants,
+        reference=names[0],
+        varied={},
+        fixed=request.fixed,
+        trials=_ordered(names, request.repetitions, request.seed),
+        schedules=built.schedules,
+        repetitions=request.repetitions,
+        seed=request.seed,
+        external=request.external,
+        rows=tuple(asked.row for asked in request.rows),
+        row_scenarios=built.scenarios,
+        rows_from=request.rows_from,
+    )
+
+
 def contradictions(request: Request) -> list[str]:
     """Return what cannot be asked for together; it shows before any script is read."""
     both = [name for name in request.varied if name in request.fixed]
@@ -121,7 +151,7 @@ def contradictions(request: Request) -> list[str]:
             factors.get(name, None if request.stack == AUTO else request.stack)
         except UsageError as error:
             problems.append(error.message)
-    variants = math.prod(len(levels) for levels in request.varied.values())
+    variants = len(request.rows) or math.prod(len(levels) for levels in request.varied.values())
     if variants * request.repetitions > MAX_TRIALS:
         problems.append(
             f"{variants} variants x {request.repetitions} trials are more than {MAX_TRIALS} trials in one run"
@@ -174,7 +204,7 @@ def planned(plan: Plan, trials: Sequence[Trial] | None = None) -> Planned:
     if todo:
         todo[0] = replace(todo[0], expected_s=todo[0].expected_s + (START_DOCKER_S if docker else START_S))
     return Planned(
-        scenario=plan.scenario.name,
+        scenario=plan.scenario_names,
         trials=tuple(todo),
         expected_s=sum(trial.expected_s for trial in todo) + (CONCLUDE_S if todo else 0.0),
         at_most=not all(schedule.open_model for schedule in plan.schedules.values()),
@@ -188,10 +218,13 @@ def command(plan: Plan, given: str | None = None) -> str:
     machine, and becomes ``path/to/own.js``. Of somebody else's system only what is recorded can be named: a host that
     is not this machine is ``HOST``, a header's value ``<value>``; a mapping of the user's appears by file name only.
     """
-    words = ["ticketbench", "run", script_word(plan, given)]
+    if plan.rows:
+        words = ["ticketbench", "run", "--plan", plan.rows_from or "path/to/plan.toml"]
+    else:
+        words = ["ticketbench", "run", script_word(plan, given)]
     for name, levels in plan.varied.items():
         words += ["--vary", f"{name}={','.join(map(level_text, levels))}"]
-    for name, level in plan.fixed.items():
+    for name, level in ({} if plan.rows else plan.fixed).items():
         words += ["--set", f"{name}={level_text(level)}"]
     words += fault_words(plan.faults)
     words += ["--trials", str(plan.repetitions), "--seed", str(plan.seed), "--stack", plan.stack]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +11,27 @@ from ticketbench.errors import UsageError
 from ticketbench.fault_plan import PlannedFault, read_faults
 from ticketbench.levels import parse_levels
 from ticketbench.model import Level
+from ticketbench.row_file import AskedRow, read_rows
+from ticketbench.row_plan import beside_rows
 from ticketbench.toml_file import read_toml
 
 MAX_REPETITIONS: Final = 100
 MAX_SEED: Final = 2**31 - 1
 
 _EXTERNAL_KEYS: Final = ("target", "prometheus", "prometheus_mapping", "prometheus_selector")
-_KEYS: Final = ("scenario", "trials", "seed", "stack", *_EXTERNAL_KEYS, "headers", "vary", "set", "title", "fault")
+_KEYS: Final = (
+    "scenario",
+    "trials",
+    "seed",
+    "stack",
+    *_EXTERNAL_KEYS,
+    "headers",
+    "vary",
+    "set",
+    "title",
+    "fault",
+    "row",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class PlanFile:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     title: str = ""
     faults: tuple[PlannedFault, ...] = ()
+    rows: tuple[AskedRow, ...] = ()
 
 
 def bundled_plans() -> tuple[str, ...]:
@@ -98,9 +113,18 @@ def read_plan_file(path: Path) -> tuple[PlanFile, tuple[str, ...]]:
     if (mapping := external["prometheus_mapping"]) is not None and mapping.endswith(".toml"):
         external["prometheus_mapping"] = _beside(path, mapping)
     faults = read_faults(raw.get("fault", []), where, problems)
-    file = PlanFile(
-        scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers, title=title, faults=faults
+    rows = tuple(
+        replace(asked, scenario=_beside(path, asked.scenario)) if asked.scenario.endswith(".js") else asked
+        for asked in read_rows(raw.get("row", []), where, problems)
     )
+    if raw.get("row"):
+        problems += beside_rows(
+            where, {"scenario": "scenario" in raw, "[vary]": "vary" in raw, "[[fault]]": "fault" in raw}
+        )
+    file = PlanFile(
+        scenario, varied, chosen, repetitions, seed, stack, **external, headers=headers, title=title, faults=faults,
+        rows=rows,
+    )  # fmt: skip
     return file, tuple(problems)
 
 

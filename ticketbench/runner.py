@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +17,10 @@ from ticketbench import __version__, factors, interrupts, k6, ledger, live, load
 from ticketbench import plan as planning
 from ticketbench.errors import EnvironmentFailure, Interrupted, ScriptFailure, TicketbenchError
 from ticketbench.events import Emit, Phase, TrialStored
+from ticketbench.ledger_rows import Ack
 from ticketbench.logs import keep_logs, redact_file
 from ticketbench.measured import Measured, figures
-from ticketbench.model import (
-    Ack,
-    Environment,
-    Plan,
-    RunRecord,
-    Trial,
-    TrialRecord,
-)
+from ticketbench.model import Environment, Plan, RunRecord, Trial, TrialRecord
 from ticketbench.others import OthersWatch
 from ticketbench.planned_faults import PlannedFaults
 from ticketbench.sampler_process import SamplerProcess
@@ -68,6 +62,7 @@ class Run:
     sampler: SamplerProcess | None = None
     recorded: bool = False
     others: OthersWatch = field(default_factory=OthersWatch)
+    row_scripts: Mapping[str, Path] = field(default_factory=dict)  # of a plan with rows: each row its own
     run_record: RunRecord | None = None  # None where an earlier invocation has written it
     loading: threading.Thread = field(default_factory=lambda: threading.Thread(target=_load_heavy, daemon=True))
 
@@ -82,15 +77,17 @@ def run(
     keep: bool = False,
     stored: Sequence[TrialRecord] = (),
     command: str = "",
+    row_scripts: Mapping[str, Path] | None = None,
 ) -> None:
     """Measure a whole plan into ``directory``; a resumed one without those of the ``stored`` trials that are done.
 
     Each trial is on disk before the next one begins. Raises Interrupted or EnvironmentFailure after everything that
     was started is stopped (unless ``keep``) and what was measured of the broken trial is stored and marked.
-    ``command`` is the one that repeats the run.
+    ``command`` is the one that repeats the run. ``row_scripts`` are those of a plan with rows, by row.
     """
     with interrupts.deferred() as signals:
         this = Run(plan, script, stack, directory, emit, command or planning.command(plan), signals)
+        this.row_scripts = row_scripts or {}
         if directory.has_run():
             this.recorded, this.session = True, 1 + max((record.session for record in stored), default=1)
         trials = unfinished(plan, stored)
@@ -196,7 +193,7 @@ def _load(this: Run, measured: Measured) -> None:
         if name == "window":
             watch.window_begins()
         offered = live.slopes(schedule, schedule.window_start_s) if name == "window" else ()
-        sampler.phase(LoadPhase(label, trial.variant, name, plan.scenario.goal, offered))
+        sampler.phase(LoadPhase(label, trial.variant, name, plan.scenario_of(trial.variant).goal, offered))
         follow.on_phase(name, planned_s)
 
     def on_acks(acks: Iterator[Ack]) -> None:
@@ -205,7 +202,7 @@ def _load(this: Run, measured: Measured) -> None:
 
     execution = load.Execution(
         k6_command=endpoints.k6_command,
-        script=this.script,
+        script=this.row_scripts.get(trial.variant, this.script),
         env=scenario.load_env(plan.variant(trial.variant).levels),
         base_url=endpoints.base_url,
         prometheus_url=endpoints.prometheus_url,
@@ -214,7 +211,7 @@ def _load(this: Run, measured: Measured) -> None:
         seed=plan.seed * 1000 + trial.repetition,
         folder=this.directory.logs_dir(trial.id),
         schedule=schedule,
-        slos=plan.scenario.slos,
+        slos=plan.scenario_of(trial.variant).slos,
         addresses=endpoints.addresses,
         headers=endpoints.headers,
     )
@@ -225,7 +222,9 @@ def _load(this: Run, measured: Measured) -> None:
         faults.on_tick(elapsed_s)
         follow.on_tick(elapsed_s)
 
-    follow = live.LiveLoad(endpoints.prometheus_url, label, plan.scenario, schedule, trial, len(plan.trials), this.emit)
+    follow = live.LiveLoad(
+        endpoints.prometheus_url, label, plan.scenario_of(trial.variant), schedule, trial, len(plan.trials), this.emit
+    )
     try:
         with watch, follow:
             outcome = load.run_load(

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ticketbench import paths
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EnvironmentFailure, UsageError
-from ticketbench.model import Ack, LedgerRow, Level, RunRecord, Trial, TrialRecord
+from ticketbench.ledger_rows import Ack, LedgerRow
+from ticketbench.model import Level, RunRecord, Trial, TrialRecord
 from ticketbench.storing.files import Damaged, write_atomically
 from ticketbench.storing.records import parse_record, to_json
 

@@ -13,6 +13,8 @@ const LONGEST_RETRY_WAIT_S = 1;
 const DEFAULT_RETRY_WAIT_S = 0.5;
 const REQUEST_TIMEOUT = 1050; // k6's error_code
 const ANSWERED = http.expectedStatuses(201, 202, 402, 409); // an empty stock and a declined payment are right answers
+const CREATED = http.expectedStatuses(201);
+const PAID = http.expectedStatuses(201, 402); // a declined payment is a right answer
 const OK = http.expectedStatuses(200);
 
 /** GET /matches. */
@@ -68,6 +70,49 @@ export function hasTicket(response) {
 function acknowledge(match, key, ticket) {
   console.log(`ACK ${JSON.stringify({ at: Date.now(), match, key, ticket })}`);
 }
+
+/** POST /api/buyers as `name`, who has no account yet. Returns the token, or null where the answer is no success. */
+export function register(params, name) {
+  const account = { email: `${name.toLowerCase()}@example.org`, name: 'A Buyer', password: 'correct horse battery' };
+  const response = http.post(`${params.baseUrl}/api/buyers`, JSON.stringify(account), {
+    headers: { ...HEADERS, 'Content-Type': 'application/json' }, tags: { name: 'register' }, timeout: PATIENCE,
+    responseType: 'text', responseCallback: CREATED,
+  });
+  return response.status === 201 ? response.json().token : null;
+}
+
+/** POST /api/cart/holds: one ticket of a match goes into the cart. Returns whether it is there. */
+export function hold(params, token, match) {
+  const body = JSON.stringify({ match_id: match, quantity: 1 });
+  return http.post(`${params.baseUrl}/api/cart/holds`, body, {
+    headers: asBuyer(token), tags: { name: 'hold' }, timeout: PATIENCE, responseCallback: ANSWERED,
+  }).status === 201;
+}
+
+/**
+ * POST /api/checkouts as `key`. Each ticket is noted as an ACK line. Its own key is the sale's affair: an empty one has
+ * the audit look for the ticket's number. Returns whether it was paid.
+ */
+export function checkout(params, token, key) {
+  const response = http.post(`${params.baseUrl}/api/checkouts`, null, {
+    headers: { ...asBuyer(token), 'Idempotency-Key': key }, tags: { name: 'checkout' }, timeout: PATIENCE,
+    responseType: 'text', responseCallback: PAID,
+  });
+  if (response.status !== 201) return false;
+  for (const ticket of response.json().tickets) {
+    console.log(`ACK ${JSON.stringify({ at: Date.now(), match: ticket.match_id, key: '', ticket: ticket.ticket_id })}`);
+  }
+  return true;
+}
+
+/** GET /api/tickets. */
+export function myTickets(params, token) {
+  return http.get(`${params.baseUrl}/api/tickets`, {
+    headers: asBuyer(token), tags: { name: 'tickets' }, timeout: PATIENCE, responseCallback: OK,
+  });
+}
+
+const asBuyer = (token) => ({ ...HEADERS, 'Content-Type': 'application/json', Authorization: `Bearer ${token}` });
 
 function attempt(params, match, key) {
   return http.post(`${params.baseUrl}/matches/${match}/purchases`, JSON.stringify({ buyer: key }), {

@@ -28,9 +28,10 @@ export const HEADERS = JSON.parse(__ENV.HEADERS || '{}');
  * Read the load parameters. `defaults` has `rate` (journeys per second), `duration` (seconds of the window) and, where
  * the scenario buys, `hotShare`. `journey_s` is how long one journey may keep a virtual user busy when the target is
  * in trouble: by Little's law rate x journey_s users are the most that can be needed at a time, so that a slow target
- * shows as latency and not as dropped iterations. Throws one error that names every bad value.
+ * shows as latency and not as dropped iterations. A closed model has `vus` instead, the number of its users. Throws one
+ * error that names every bad value.
  */
-export function load({ rate, duration, hotShare = 0, journey_s }) {
+export function load({ rate = 1, duration, hotShare = 0, journey_s = 1, vus }) {
   const problems = [];
   const params = {
     baseUrl: address(problems),
@@ -41,7 +42,7 @@ export function load({ rate, duration, hotShare = 0, journey_s }) {
     hotShare: number('HOT_SHARE', hotShare, { low: 0, high: 1 }, problems),
   };
   const enough = Math.ceil(params.rate * (JITTERED_S + journey_s));
-  params.vus = number('VUS', Math.max(5, enough), { low: 1, high: 20000, whole: true }, problems);
+  params.vus = number('VUS', vus === undefined ? Math.max(5, enough) : vus, { low: 1, high: 20000, whole: true }, problems);
   if (problems.length > 0) throw new Error(problems.join('; '));
   return params;
 }

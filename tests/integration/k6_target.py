@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from ticketbench import scenario
+from ticketbench.ledger_rows import Ack
 from ticketbench.load import Execution, LoadOutcome, run_load
-from ticketbench.model import Ack
 
 # --- the target: a sale in memory, which really sells ---
 

@@ -12,7 +12,7 @@ from tests.unit.synthetic import Trace, run_record, scenario, schedule
 from ticketbench import store
 from ticketbench.analysis.analyse import exit_code
 from ticketbench.errors import EXIT_ENVIRONMENT, EXIT_INVALID, EnvironmentFailure
-from ticketbench.model import Ack
+from ticketbench.ledger_rows import Ack
 from ticketbench.report import FORMATS
 from ticketbench.report.write import judge, write
 

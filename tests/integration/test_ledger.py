@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.ledger import read_ledger
-from ticketbench.model import LedgerRow
+from ticketbench.ledger_rows import LedgerRow
 from ticketbench.stack.protocol import DatabaseAccess
 from ticketbench.stack.servers import free_port
 

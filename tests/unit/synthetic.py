@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ticketbench.ledger_rows import Ack, LedgerRow
 from ticketbench.model import (
-    Ack,
     BinaryVersion,
     Environment,
-    LedgerRow,
     LoadResult,
     OfferedSlope,
     Plan,

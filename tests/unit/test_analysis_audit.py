@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ticketbench.analysis import audit as auditing
 from ticketbench.analysis.audit import total
 from ticketbench.conclusions import Integrity
-from ticketbench.model import Ack, LedgerRow
+from ticketbench.ledger_rows import Ack, LedgerRow
 from ticketbench.storing.purchases import Acks, Ledger
 
 

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.test_analysis_audit import ack, audit, books
 from ticketbench.analysis.audit import total
 from ticketbench.conclusions import Integrity
-from ticketbench.model import LedgerRow
+from ticketbench.ledger_rows import LedgerRow
 
 PRICE = 2500
 

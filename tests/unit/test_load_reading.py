@@ -7,7 +7,8 @@ import pytest
 
 from ticketbench import k6
 from ticketbench.k6_process import addresses_of, everything_but
-from ticketbench.model import Ack, Slo, Threshold, Thrown
+from ticketbench.ledger_rows import Ack
+from ticketbench.model import Slo, Threshold, Thrown
 
 LATENCY = "http_req_duration{scenario:main,name:purchase}"
 SLOS = (Slo(metric=LATENCY, expression="p(95)<500"), Slo(metric="http_req_failed", expression="rate<0.01"))

@@ -9,7 +9,9 @@ from ticketbench.errors import EnvironmentFailure, UsageError
 
 
 def test_the_bundled_scenarios() -> None:
-    assert set(scenario.bundled()) == {"smoke", "browse", "spike", "purchase", "validate"}
+    assert scenario.bundled() == (
+        "browse", "flash", "gate", "journey", "purchase", "smoke", "soak", "spike", "stampede", "validate", "visitors",
+    )  # fmt: skip
     for name in scenario.bundled():
         assert scenario.find(name).name == f"{name}.js"
 
@@ -43,7 +45,10 @@ def test_what_is_no_script_is_refused_and_the_bundled_are_named(
     with pytest.raises(UsageError) as raised:
         scenario.find(text)
     assert said in raised.value.message
-    assert "browse, purchase, smoke, spike, validate" in raised.value.message
+    assert (
+        "browse, flash, gate, journey, purchase, smoke, soak, spike, stampede, validate, visitors"
+        in raised.value.message
+    )
 
 
 def test_load_factors_become_variables_and_nothing_else_does() -> None:

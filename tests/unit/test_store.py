@@ -10,11 +10,10 @@ import pytest
 
 from ticketbench import store
 from ticketbench.errors import EnvironmentFailure, UsageError
+from ticketbench.ledger_rows import Ack, LedgerRow
 from ticketbench.model import (
-    Ack,
     Environment,
     ExternalSystem,
-    LedgerRow,
     Plan,
     RunRecord,
     Scenario,

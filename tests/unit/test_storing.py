@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ticketbench.errors import EnvironmentFailure
-from ticketbench.model import Ack, LedgerRow
+from ticketbench.ledger_rows import Ack, LedgerRow
 from ticketbench.storing.files import Damaged, read_table, write_atomically, write_table
 from ticketbench.storing.histograms import HistogramRow, Histograms, read_histograms, write_histograms
 from ticketbench.storing.keys import Keys

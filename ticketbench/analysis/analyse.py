@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from ticketbench import errors
 from ticketbench.analysis.audit import audit, not_audited, total
+from ticketbench.analysis.expectations import rows_of
 from ticketbench.analysis.findings import compare_variants, usable
 from ticketbench.analysis.histogram import EMPTY, Histogram, merge
 from ticketbench.analysis.reasons import said_once
@@ -61,7 +62,7 @@ def analyse(run: RunRecord, trials: "Iterable[TrialData]") -> Analysis:
     status = _status(run.plan, variants, analyses)
     return Analysis(
         run_id=run.run_id,
-        scenario=run.plan.scenario.name,
+        scenario=run.plan.scenario_names,
         shape=run.plan.scenario.shape,
         reference=run.plan.reference,
         outcome=Outcome(status=status, sentence=outcome_sentence(status, run.plan, variants, analyses)),
@@ -69,6 +70,7 @@ def analyse(run: RunRecord, trials: "Iterable[TrialData]") -> Analysis:
         comparison=tuple(_comparison(run.plan, variants, analyses)),
         trials=analyses,
         trials_planned=len(run.plan.trials),
+        rows=rows_of(run.plan, variants),
     )
 
 
@@ -293,18 +295,22 @@ def _status(plan: Plan, variants: Sequence[VariantAnalysis], trials: Sequence[Tr
 
     A trial that failed, was interrupted or is missing makes the run invalid whichever variant it belongs to: the matrix
     was not measured as planned. So does a ledger that could not be had: nobody knows then whether it was oversold.
+    Of rows each stands for itself, so each of them decides as a reference does.
     """
-    reference = next(v for v in variants if v.variant == plan.reference)
+    deciding = [v for v in variants if plan.rows or v.variant == plan.reference]
     if any(v.integrity.status == "violated" for v in variants):
         return "integrity_violated"
-    if reference.validity.status == "invalid" or why_incomplete(plan, trials):
+    if any(v.validity.status == "invalid" for v in deciding) or why_incomplete(plan, trials):
         return "invalid"
-    return "pass" if all(slo.ok for slo in reference.slos) else "slo_missed"
+    return "pass" if all(slo.ok for v in deciding for slo in v.slos) else "slo_missed"
 
 
 def _comparison(plan: Plan, variants: Sequence[VariantAnalysis], trials: Sequence[TrialAnalysis]) -> Iterator[Finding]:
-    """Compare each variant with the reference. Within one run nothing gates: that variants differ is what is asked."""
-    if plan.scenario.shape == "functional":
+    """Compare each variant with the reference. Within one run nothing gates: that variants differ is what is asked.
+
+    Rows that run different scenarios are not compared: a ratio of the two would say nothing.
+    """
+    if plan.apart or plan.scenario.shape == "functional":
         return
     reference = next(v for v in variants if v.variant == plan.reference)
     for variant in variants:

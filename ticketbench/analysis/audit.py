@@ -41,7 +41,7 @@ def audit(acks: "Acks | None", ledger: "Ledger | None") -> Integrity:
             reasons=("the ledger was not stored or can no longer be read: nobody knows what the database held",),
         )
     books = _Books(ledger)
-    lost = None if acks is None else acks.purchases.missing_in(ledger.tickets)
+    lost = None if acks is None else acks.purchases.missing_in(ledger.told_by(keyless=acks.keyless))
     oversold, oversold_reasons = books.oversold()
     duplicated = len(ledger.ticket_keys) - ledger.ticket_keys.distinct()
     overdrawn, unsold_reasons = books.counters()

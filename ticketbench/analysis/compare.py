@@ -59,7 +59,7 @@ def compare(
             hint="measure both on one machine under one load, or use --force to see the figures without a verdict",
         )
     doubts = tuple(_doubts(before, after, unlike))
-    functional = baseline[0].plan.scenario.shape == "functional"
+    functional = baseline[0].plan.scenario_of(before.variant).shape == "functional"
     findings = (
         _integrity(before, after),
         *(
@@ -117,13 +117,14 @@ def differences(
     yield from machine_differences(baseline.environment, candidate.environment)
     ours, theirs = baseline.plan, candidate.plan
     yield from _place_differences(ours, theirs)
-    if (ours.scenario.name, ours.scenario.sha256) != (theirs.scenario.name, theirs.scenario.sha256):
-        if ours.scenario.name != theirs.scenario.name:
-            yield f"scenario {ours.scenario.name} and {theirs.scenario.name}"
+    first, second = ours.scenario_of(before.variant), theirs.scenario_of(after.variant)
+    if (first.name, first.sha256) != (second.name, second.sha256):
+        if first.name != second.name:
+            yield f"scenario {first.name} and {second.name}"
         else:
-            yield f"scenario {ours.scenario.name} changed ({ours.scenario.sha256[:8]} and {theirs.scenario.sha256[:8]})"
-    if ours.scenario.shape != theirs.scenario.shape:
-        yield f"shape {ours.scenario.shape} and {theirs.scenario.shape}"
+            yield f"scenario {first.name} changed ({first.sha256[:8]} and {second.sha256[:8]})"
+    if first.shape != second.shape:
+        yield f"shape {first.shape} and {second.shape}"
     if ours.faults != theirs.faults:
         planned, other_planned = (listed(fault.text for fault in plan.faults) or "none" for plan in (ours, theirs))
         yield f"planned faults {planned} and {other_planned}"

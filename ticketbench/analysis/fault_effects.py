@@ -62,7 +62,7 @@ class _Seconds:
         counted = rows.having(lambda answer: answer.scenario not in schedule.warmup_scenarios)
         first = rows.t.min()
         self.ends = np.arange(first, max(rows.t.max(), window.end_s) + 0.5)
-        self._goal = counted.having(lambda answer: is_goal(answer, run.plan.scenario))
+        self._goal = counted.having(lambda answer: is_goal(answer, run.plan.scenario_of(trial.record.trial.variant)))
         self._first = first
         self.good = self._counts(self._goal, first)
         self.failed = self._counts(counted.having(lambda answer: not answer.expected), first)

@@ -27,7 +27,10 @@ def outcome_sentence(
     if status == "integrity_violated":
         return f"{_violated(plan, variants)}; {figures}"
     if status == "invalid":
-        return _why_invalid(plan, reference, trials)  # that it is invalid is said by whoever shows the status
+        doubted = next((v for v in variants if plan.rows and v.validity.status == "invalid"), reference)
+        return _why_invalid(plan, doubted, trials)  # that it is invalid is said by whoever shows the status
+    if plan.rows:
+        return _rows_sentence(plan, variants, figures)
     if status == "slo_missed" and reference is not None:
         missed = [slo for slo in reference.slos if not slo.ok]
         # k6's p95 and the merged histograms' differ a little: one of them is enough in a sentence.
@@ -37,6 +40,15 @@ def outcome_sentence(
         more = f" (and {len(missed) - NAMED_SLOS} more)" if len(missed) > NAMED_SLOS else ""
         return f"{_capital(_name(plan, reference))} missed its SLO: {texts}{more}. {_capital(figures)}"
     return figures if plan.scenario.slos else f"{figures}; the script sets no SLO that it could miss"
+
+
+def _rows_sentence(plan: Plan, variants: Sequence[VariantAnalysis], figures: str) -> str:
+    """Return which rows missed an SLO of their scenario, and the figures of all."""
+    missed = [v for v in variants if any(not slo.ok for slo in v.slos)]
+    if missed:
+        named = listed([v.variant for v in missed], most=NAMED_VARIANTS)
+        return f"{len(missed)} of {len(variants)} rows missed an SLO ({named}); {figures}"
+    return figures if all(plan.scenario_of(v.variant).slos for v in variants) else f"{figures}; not all rows have SLOs"
 
 
 _MONEY: Final = ("charged twice", "unpaid", "unrefunded")
@@ -80,7 +92,8 @@ def _violated(plan: Plan, variants: Sequence[VariantAnalysis]) -> str:
 
 def _why_invalid(plan: Plan, reference: VariantAnalysis | None, trials: Sequence[TrialAnalysis]) -> str:
     if reference is not None and reference.validity.status == "invalid":
-        variant = f" (reference {variant_words(reference.variant)})" if len(plan.variants) > 1 else ""
+        what = "row" if plan.rows else "reference"
+        variant = f" ({what} {variant_words(reference.variant)})" if len(plan.variants) > 1 else ""
         return f"{reference.validity.reasons[0] if reference.validity.reasons else 'nothing was measured'}{variant}"
     return why_incomplete(plan, trials) or "nothing was measured"
 
@@ -129,7 +142,11 @@ def _figures(plan: Plan, variants: Sequence[VariantAnalysis], *, p95_told_of: Va
     measured = [v for v in variants if v.signals.traffic.goodput_per_s is not None]
     if reference is None or not measured:
         return f"Nothing was measured; {integrity}" if integrity else "Nothing was measured"
-    shown = [v for v in _shown(reference, measured) if v.signals.traffic.goodput_per_s is not None]
+    shown = (
+        measured
+        if plan.rows
+        else [v for v in _shown(reference, measured) if v.signals.traffic.goodput_per_s is not None]
+    )
     parts = [_performance(plan, v, reference, p95_told=v is p95_told_of) for v in shown]
     hidden = len(variants) - len(shown)
     more = f" ({hidden} more {'variant lies' if hidden == 1 else 'variants lie'} between)" if hidden else ""
@@ -152,7 +169,7 @@ def _performance(plan: Plan, variant: VariantAnalysis, reference: VariantAnalysi
     what = f"{number(goodput)} {'tickets' if sells else 'requests'}/s"
     p95 = variant.signals.latency_s.p95
     base = reference.signals.traffic.goodput_per_s
-    about = [times(goodput / base)] if variant is not reference and base else []
+    about = [times(goodput / base)] if variant is not reference and base and not plan.apart else []
     if not p95_told:
         about.append(f"p95 {latency(p95)}" if p95 is not None else "no latency")
     failed = variant.signals.errors.ratio or 0.0

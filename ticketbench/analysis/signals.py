@@ -117,7 +117,7 @@ def measure(trial: "TrialData", run: RunRecord) -> Measurement | None:
     schedule = run.plan.schedules.get(trial.record.trial.variant)
     if window is None or schedule is None or window.duration_s <= 0:
         return None
-    scenario = run.plan.scenario
+    scenario = run.plan.scenario_of(trial.record.trial.variant)
     series = Series(trial.series)
     everything = _histograms(trial)
     rows = counted_rows(everything, scenario, schedule, window)

@@ -96,7 +96,8 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
         return
     series = Series(trial.series)
     edges = np.array([trial.record.window.start_s, trial.record.window.end_s])
-    performance = run.plan.scenario.shape != "functional"
+    shape = run.plan.scenario_of(trial.record.trial.variant).shape
+    performance = shape != "functional"
     yield from _missing(trial, series, stack=run.plan.stack)
     yield from (Reason(weight, text) for weight, text in disturbed(trial, series, performance=performance))
     if measured.requests == 0:  # then what it threw is why
@@ -117,7 +118,7 @@ def _reasons(trial: "TrialData", run: RunRecord, measured: "Measurement | None")
         return
     schedule = run.plan.schedules[trial.record.trial.variant]
     if trial.record.status == "done":  # else it is short because it was cut short, and no setting would help
-        yield from _too_short(measured, run.plan.scenario.shape, open_model=schedule.open_model)
+        yield from _too_short(measured, shape, open_model=schedule.open_model)
     generator = _Generator(series, edges, run.environment, generator_cores(trial, run.environment))
     yield from _load(measured, generator)
     here = run.plan.external is not None and run.plan.external.where == "loopback"

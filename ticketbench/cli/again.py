@@ -44,6 +44,8 @@ def for_terminal(options: RunOptions, plan: Plan) -> tuple[str, ...]:
     still set.
     """
     system_words = () if plan.external is None else words_again(options.external, NO_PLAN)
+    if options.resume is not None and plan.rows:
+        return ("run", "--plan", plan.rows_from, "--seed", str(plan.seed), "--stack", plan.stack, *system_words)
     if options.resume is not None:
         bundled = planning.is_bundled(plan.scenario)
         words = ["run", plan.scenario.name if bundled else options.scenario or plan.scenario.script]

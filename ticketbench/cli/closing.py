@@ -92,16 +92,20 @@ def _after_doubt(ended: Ended) -> list[str]:
     """Return what to do about what cannot be believed: the machine is suspected only where nothing else is at fault."""
     plan, analysis = ended.plan, ended.analysis
     if isinstance(ended.failure, ScriptFailure):
-        return [f"correct {plan.scenario.script}: what k6 said of it is in {_logs(ended)}"]
+        return [f"correct {_scripts(plan)}: what k6 said of it is in {_logs(ended)}"]
     steps = [f"the servers' logs are in {_logs(ended)}"] if ended.failure is not None else []
     steps += remedies(plan, analysis, ended.run)
     if words := longer(plan, analysis, ended.again):
         steps.append(_step("measures for long enough", *words))
     elif too_little(plan, analysis):
-        steps.append(f"let {plan.scenario.script} offer more: a longer window, or a higher rate")
+        steps.append(f"let {_scripts(plan)} offer more: a longer window, or a higher rate")
     if ended.failure is not None or not steps:
         steps.append(_step("says whether this machine can measure now, and what to do", "doctor"))
     return steps
+
+
+def _scripts(plan: Plan) -> str:
+    return " or ".join(dict.fromkeys(plan.scenario_of(variant.name).script for variant in plan.variants))
 
 
 def _logs(ended: Ended) -> str:
@@ -110,7 +114,7 @@ def _logs(ended: Ended) -> str:
 
 def _after_measuring(ended: Ended) -> list[str]:
     plan, analysis, run = ended.plan, ended.analysis, str(ended.run)
-    if ended.unfinished or analysis.outcome.status == "invalid":
+    if ended.unfinished or analysis.outcome.status == "invalid" or plan.apart:  # such rows are compared with nothing
         return []
     steps = []
     if analysis.shape == "functional":

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from ticketbench import plan as planning
-from ticketbench import scenario
+from ticketbench import row_plan, scenario
 from ticketbench.cli.external import ExternalOptions, refuse_elsewhere, system_of, words_again
 from ticketbench.errors import UsageError
 from ticketbench.fault_plan import PlannedFault, parse_faults
 from ticketbench.levels import FACTORS_HINT, parse_fixed, parse_varied
 from ticketbench.model import Level
-from ticketbench.plan_file import MAX_REPETITIONS, MAX_SEED, PlanFile, find_plan, read_plan_file
+from ticketbench.plan_file import MAX_REPETITIONS, MAX_SEED, PlanFile, bundled_plans, find_plan, read_plan_file
 from ticketbench.stack.external import System
 
 STACKS: Final = (planning.AUTO, "docker", "local", "external")
@@ -59,12 +59,14 @@ class Asked:
     """What is asked for, and its script. ``system`` is somebody else's to be measured, None on a stack of our own.
 
     ``system_words`` are the options that name that system again on this terminal, wherever they were given.
+    ``row_scripts`` are those of a plan with rows, by row; ``script`` is the first of them.
     """
 
     request: planning.Request
     script: Path
     system: System | None
     system_words: tuple[str, ...]
+    row_scripts: dict[str, Path] = field(default_factory=dict)
 
 
 def request_of(options: RunOptions) -> Asked:
@@ -91,7 +93,8 @@ def request_of(options: RunOptions) -> Asked:
         problems += error.problems
     trials = _whole(options.said("trials"), options.trials, 1, MAX_REPETITIONS, problems)
     seed = _whole(options.said("seed"), options.seed, 0, MAX_SEED, problems)
-    script = _script(options, file, problems)
+    row_scripts = _row_scripts(options, file, problems)
+    script = next(iter(row_scripts.values()), None) if file and file.rows else _script(options, file, problems)
     if options.output is not None and not options.output.strip():
         problems.append(f"{options.said('output')} {options.output!r} names no folder")
     elif options.output is not None and not options.output.isprintable():
@@ -110,11 +113,14 @@ def request_of(options: RunOptions) -> Asked:
         external=None if system is None else system.record(),
         title=file.title,
         faults=faults or file.faults,
+        rows=file.rows,
+        rows_from=_plan_word(options) if file.rows else "",
     )
     problems += planning.contradictions(request)
     if problems or script is None:
         raise UsageError(*problems, hint=FACTORS_HINT if "factor" in " ".join(problems) else "")
-    return Asked(request, script, system, () if system is None else words_again(options.external, file))
+    words = () if system is None else words_again(options.external, file)
+    return Asked(request, script, system, words, row_scripts)
 
 
 def _plan_file(options: RunOptions, problems: list[str]) -> PlanFile | None:
@@ -128,6 +134,26 @@ def _plan_file(options: RunOptions, problems: list[str]) -> PlanFile | None:
         return None
     problems += faults
     return file
+
+
+def _row_scripts(options: RunOptions, file: PlanFile | None, problems: list[str]) -> dict[str, Path]:
+    """Return the script of each row; what cannot be said beside rows is refused."""
+    if file is None or not file.rows:
+        return {}
+    said = {
+        f"SCENARIO {options.scenario}": options.scenario is not None,
+        "--vary": bool(options.vary),
+        "--set": bool(options.fixed),
+        "--fault": bool(options.faults),
+    }
+    problems += row_plan.beside_rows(f"--plan {options.plan}", said)
+    return row_plan.scripts_of(file.rows, scenario.find, problems)
+
+
+def _plan_word(options: RunOptions) -> str:
+    """Return the plan file as a command may name it anywhere."""
+    named = options.plan or ""
+    return named if named in bundled_plans() else planning.portable(named, Path(named).name)
 
 
 def _script(options: RunOptions, file: PlanFile | None, problems: list[str]) -> Path | None:

@@ -135,6 +135,8 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
         table.add_row(*(Text(plain(cells[name])) for name in shown))
     out.print(table)
     out.print()
+    for line in _rows(analysis, plan):
+        out.print(Text(plain(line)))
     for names, reason in _told(analysis):
         several = len(analysis.variants) > 1
         every = "both variants" if len(names) == 2 else f"all {len(names)} variants"
@@ -144,10 +146,23 @@ def print_analysis(analysis: "Analysis", plan: "Plan") -> None:
         out.print(Text(plain(line)))
     if analysis.shape != "functional" and closed_model_text(plan):
         out.print(Text(closed_model_text(plan).capitalize()))
-    if analysis.shape != "functional" and analysis.trials and all(variant.trials <= 1 for variant in analysis.variants):
+    if (
+        analysis.shape != "functional"
+        and analysis.trials
+        and not plan.apart
+        and max(v.trials for v in analysis.variants) <= 1
+    ):
         out.print(
             Text("One trial a variant: differences have no interval and may be noise; --trials 5 gives them one."),
         )
+
+
+def _rows(analysis: "Analysis", plan: "Plan") -> list[str]:
+    """Return what was expected of each row, and whether it is so; and where rows are not compared."""
+    from ticketbench.analysis.expectations import row_lines
+
+    apart = ["Rows run scenarios of their own: they are not compared."] if plan.apart else []
+    return [*row_lines(analysis.rows), *apart]
 
 
 def _faults(analysis: "Analysis") -> list[str]:
@@ -177,7 +192,7 @@ def _told(analysis: "Analysis") -> "list[tuple[tuple[str, ...], str]]":
             r for r in variant.integrity.reasons if r != NOT_OURS or "not audited" not in analysis.outcome.sentence
         ]
         missed = [f"SLO missed: {slo_text(slo)}" for slo in variant.slos if not slo.ok]
-        if analysis.outcome.status == "slo_missed" and variant.variant == analysis.reference:
+        if analysis.outcome.status == "slo_missed" and (not analysis.rows and variant.variant == analysis.reference):
             missed = missed[NAMED_SLOS:]  # the sentence has the others
         parts.append((variant_words(variant.variant), [*variant.validity.reasons, *audited, *missed]))
     told = said_once(parts)

@@ -40,15 +40,15 @@ def foreseen(plan: Plan) -> tuple[str, ...]:
 
     Of a closed model nobody knows beforehand how many requests it will send.
     """
-    if plan.scenario.shape == "functional":
-        return ()
     several = len(plan.variants) > 1
     short, few = [], []
     for variant in plan.variants:
-        schedule = plan.schedules[variant.name]
+        schedule, shape = plan.schedules[variant.name], plan.scenario_of(variant.name).shape
+        if shape == "functional":
+            continue
         window_s = schedule.window_end_s - schedule.window_start_s
         of = f" of {variant_words(variant.name)}" if several else ""
-        if plan.scenario.shape == "steady" and window_s < SHORTEST_STEADY_S:
+        if shape == "steady" and window_s < SHORTEST_STEADY_S:
             short.append(f"the window{of} is {number(window_s)} s")
         offered = round(offered_iterations(schedule, schedule.window_start_s, schedule.window_end_s))
         if schedule.open_model and offered < FEWEST_GOAL_REQUESTS:
@@ -70,11 +70,11 @@ def foreseen(plan: Plan) -> tuple[str, ...]:
 def remedies(plan: Plan, analysis: Analysis, run: Path) -> list[str]:
     """Return what to do about script, load and system; none where none of the three is seen to be at fault.
 
-    Only the reference variant's trials are looked at: they decide that a run is invalid.
+    Only the reference variant's trials are looked at, and those of each row: they decide that a run is invalid.
     """
     told: list[str] = []
     for trial in analysis.trials:
-        if trial.variant != plan.reference or trial.validity.status != "invalid":
+        if not _decides(plan, trial) or trial.validity.status != "invalid":
             continue
         told += [advice for advice in _of_answers(plan, trial, run) if advice not in told]
     return told
@@ -85,37 +85,42 @@ def longer(plan: Plan, analysis: Analysis, again: Sequence[str]) -> tuple[str, .
 
     A factor can be said where the plan sets it: that the script uses it is known then.
     """
-    factor = max((_lacking(plan, trial) for trial in analysis.trials if trial.variant == plan.reference), default=0.0)
-    if factor <= 1:
+    factor = max((_lacking(plan, trial) for trial in analysis.trials if _decides(plan, trial)), default=0.0)
+    if factor <= 1 or plan.rows:
         return ()
     duration, rate = plan.fixed.get("duration"), plan.fixed.get("rate")
     if isinstance(duration, int | float) and duration * factor <= _LONGEST_ADVISED_S:
         return _with_level(again, "duration", math.ceil(duration * factor))
-    if isinstance(rate, int | float) and not _short(plan):
+    if isinstance(rate, int | float) and not _short(plan, plan.reference):
         return _with_level(again, "rate", math.ceil(rate * factor))
     return ()
 
 
 def too_little(plan: Plan, analysis: Analysis) -> bool:
     """Tell whether the window was too short, or brought too few requests, for what is concluded from it."""
-    return any(_lacking(plan, trial) > 1 for trial in analysis.trials if trial.variant == plan.reference)
+    return any(_lacking(plan, trial) > 1 for trial in analysis.trials if _decides(plan, trial))
 
 
-def _window_s(plan: Plan) -> float:
-    schedule = plan.schedules[plan.reference]
+def _decides(plan: Plan, trial: TrialAnalysis) -> bool:
+    return bool(plan.rows) or trial.variant == plan.reference
+
+
+def _window_s(plan: Plan, variant: str) -> float:
+    schedule = plan.schedules[variant]
     return schedule.window_end_s - schedule.window_start_s
 
 
-def _short(plan: Plan) -> bool:
-    return plan.scenario.shape == "steady" and _window_s(plan) < SHORTEST_STEADY_S
+def _short(plan: Plan, variant: str) -> bool:
+    return plan.scenario_of(variant).shape == "steady" and _window_s(plan, variant) < SHORTEST_STEADY_S
 
 
 def _lacking(plan: Plan, trial: TrialAnalysis) -> float:
     """Return by which factor the window has to grow; at most 1 where it need not."""
-    if plan.scenario.shape == "functional" or trial.status != "done":
+    scenario = plan.scenario_of(trial.variant)
+    if scenario.shape == "functional" or trial.status != "done":
         return 0.0
-    by_length = SHORTEST_STEADY_S / _window_s(plan) if _short(plan) else 0.0
-    goal = plan.scenario.goal
+    by_length = SHORTEST_STEADY_S / _window_s(plan, trial.variant) if _short(plan, trial.variant) else 0.0
+    goal = scenario.goal
     # a route's name begins with its method
     requests = sum(route.requests for route in trial.routes if goal is None or route.name.partition(" ")[2] == goal)
     few = 0 < requests < FEWEST_GOAL_REQUESTS
@@ -126,13 +131,13 @@ def _of_answers(plan: Plan, trial: TrialAnalysis, run: Path) -> list[str]:
     by_kind = trial.signals.errors.by_kind
     requests = sum(route.requests for route in trial.routes)
     failed = sum(by_kind.values())
-    script = plan.scenario.script
+    script = plan.scenario_of(trial.variant).script
     told = [
         f"give the requests in {script} whose address varies a name tag: too many were answered with 404 to name them"
         if route.name.endswith(OTHER_ROUTE)
         else f"correct the address of {route.name} in {script}: the system answers it with 404"
         for route in trial.routes
-        if plan.scenario.shape != "functional"
+        if plan.scenario_of(trial.variant).shape != "functional"
         and route.requests >= ROUTE_MISSING_REQUESTS
         and route.by_status.get("404", 0) >= ROUTE_MISSING_SHARE * route.requests
     ]

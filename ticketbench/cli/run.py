@@ -1,6 +1,7 @@
 """``ticketbench run``: from options to a plan, through the runner, to a report and an exit code."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from ticketbench.cli.runs import DEFAULT_FORMATS, print_json
 from ticketbench.conclusions import Analysis
 from ticketbench.errors import EXIT_OK, EnvironmentFailure, Interrupted, TicketbenchError, UsageError, worst
 from ticketbench.events import Emit, Notice
-from ticketbench.model import Plan, Trial, TrialRecord
+from ticketbench.model import Level, Plan, Scenario, Schedule, Trial, TrialRecord
 from ticketbench.report.write import write
+from ticketbench.row_file import AskedRow
 from ticketbench.stack import Stack
 from ticketbench.stack.external import ExternalStack, System
 
 
-def _plan(request: planning.Request, script: Path, k6: Path) -> Plan:
-    k6_command = (str(k6),)
+def _plan(asked: Asked, request: planning.Request, k6: Path) -> Plan:
+    k6_command, script = (str(k6),), asked.script
+    if request.rows:
+        return planning.build_rows(request, lambda row, levels: _row(k6_command, asked.row_scripts, row, levels))
     load_factors = [n for n in (*request.varied, *request.fixed) if factors.get(n).scope == "load"]
     ignored = scenario.unused(k6_command, script, load_factors)
     problems = [f"scenario {script.name!r} does not use {name!r}, so it cannot be varied or set" for name in ignored]
@@ -37,6 +41,16 @@ def _plan(request: planning.Request, script: Path, k6: Path) -> Plan:
     if problems:
         raise UsageError(*problems, hint=hint)
     return plan
+
+
+def _row(
+    k6_command: Sequence[str], scripts: Mapping[str, Path], asked: AskedRow, levels: Mapping[str, Level]
+) -> tuple[Scenario, Schedule]:
+    """Read the script of a row under its levels. Raises UsageError, also for a load factor that the script ignores."""
+    script = scripts[asked.row.name]
+    if ignored := scenario.unused(k6_command, script, levels):
+        raise UsageError(*(f"scenario {script.name!r} does not use {name!r}, so it cannot be set" for name in ignored))
+    return scenario.inspect(k6_command, script, scenario.load_env(levels))
 
 
 def run(options: RunOptions) -> int:
@@ -53,11 +67,11 @@ def run(options: RunOptions) -> int:
         descriptors.require(plan)
         parent = Path(options.output) if options.output else paths.default_reports_dir()
         with interrupts.deferred() as signals:  # from here on there is something to put in order
-            directory = store.reserve(parent, store.run_id(plan.scenario.name, datetime.now(UTC)))
+            directory = store.reserve(parent, store.run_id(_subject(plan), datetime.now(UTC)))
             with directory.locked():
                 undertaking = Undertaking(
                     plan, asked.script, directory, system=asked.system, given=asked.request.scenario,
-                    system_words=asked.system_words,
+                    system_words=asked.system_words, row_scripts=asked.row_scripts,
                 )  # fmt: skip
                 return _measure(undertaking, options, provided, draw, signals)
 
@@ -65,7 +79,7 @@ def run(options: RunOptions) -> int:
 def _provided(asked: Asked, draw: panel.Drawer) -> tuple[Plan, Provided]:
     """Return the plan, and all that its stack needs: for ``auto`` Docker's, or else the local one's, saying why."""
     provided = provide(asked.request.stack, draw)
-    plan = _plan(replace(asked.request, stack=provided.name), asked.script, provided.k6)
+    plan = _plan(asked, replace(asked.request, stack=provided.name), provided.k6)
     try:
         return plan, _for_plan(provided, plan, draw)
     except EnvironmentFailure as error:
@@ -73,8 +87,13 @@ def _provided(asked: Asked, draw: panel.Drawer) -> tuple[Plan, Provided]:
             raise
         draw(Notice(f"measuring on the local stack, because not on Docker: {error.message}"))
     provided = provide("local", draw)
-    plan = _plan(replace(asked.request, stack=provided.name), asked.script, provided.k6)
+    plan = _plan(asked, replace(asked.request, stack=provided.name), provided.k6)
     return plan, _for_plan(provided, plan, draw)
+
+
+def _subject(plan: Plan) -> str:
+    """Return what a run is called by: its scenario, or the plan file whose rows it measures."""
+    return Path(plan.rows_from).stem if plan.rows else plan.scenario.name
 
 
 def _for_plan(provided: Provided, plan: Plan, draw: panel.Drawer) -> Provided:
@@ -92,6 +111,7 @@ def _resume(options: RunOptions, run_folder: str) -> int:
             undertaking = Undertaking(
                 resumed.plan, resumed.script, directory, resumed.stored, system, given=options.scenario,
                 system_words=() if system is None else words_again(options.external, NO_PLAN),
+                row_scripts=resumed.row_scripts,
             )  # fmt: skip
             if not undertaking.trials:
                 draw.announce("nothing is left to do: all of its trials are done")
@@ -163,6 +183,7 @@ class Undertaking:
     system: System | None = None
     given: str | None = None
     system_words: tuple[str, ...] = ()
+    row_scripts: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -203,6 +224,7 @@ def _measure(
             keep=options.keep,
             stored=undertaking.stored,
             command=again.for_report(options, undertaking.plan),
+            row_scripts=undertaking.row_scripts,
         )
     except TicketbenchError as error:
         failure = error
@@ -227,14 +249,21 @@ def _announcement(undertaking: Undertaking) -> str:
     trials, variants = len(undertaking.trials), len(plan.variants)
     left = f" of {len(plan.trials)} left" if undertaking.stored else ""
     expected = planning.planned(plan, undertaking.trials)
+    what = "row" if plan.rows else "variant"
     return (
-        f"{output.titled(plan.scenario, plan.title)}\n"
-        f"{variants} variant{'s' * (variants != 1)}, {trials} trial{'s' * (trials != 1)}{left}, "
+        f"{_headline(plan)}\n"
+        f"{variants} {what}{'s' * (variants != 1)}, {trials} trial{'s' * (trials != 1)}{left}, "
         f"{'at most' if expected.at_most else 'about'} {output.duration_text(expected.expected_s)}, "
         f"on the {plan.stack} stack, into {directory.path}"
         + (f"\n{output.closed_model_text(plan)}" if output.closed_model_text(plan) else "")
         + "".join(f"\nwarning: {text}" for text in foreseen(plan))
     )
+
+
+def _headline(plan: Plan) -> str:
+    if plan.rows:
+        return f"{plan.title or _subject(plan)} ({plan.scenario_names})"
+    return output.titled(plan.scenario, plan.title)
 
 
 def _conclude(
@@ -271,6 +300,17 @@ def _conclude(
     return code
 
 
+def _own_script(undertaking: Undertaking) -> str | None:
+    """Return the script that has to be named to go on with the run; None where all are bundled."""
+    plan = undertaking.plan
+    for row, one in plan.row_scenarios.items():
+        if not planning.is_bundled(one):
+            return str(undertaking.row_scripts[row])
+    if plan.rows or planning.is_bundled(plan.scenario):
+        return None
+    return undertaking.given or str(undertaking.script)
+
+
 def _ended(
     undertaking: Undertaking, options: RunOptions, analysis: Analysis, failure: TicketbenchError | None
 ) -> Ended:
@@ -279,7 +319,7 @@ def _ended(
         plan=undertaking.plan,
         analysis=analysis,
         run=undertaking.directory.path,
-        script=None if planning.is_bundled(undertaking.plan.scenario) else undertaking.given or str(undertaking.script),
+        script=_own_script(undertaking),
         again=again.for_terminal(options, undertaking.plan),
         system=undertaking.system_words,
         unfinished=unfinished,

@@ -12,8 +12,9 @@ _SHA_SHOWN = 16  # enough to tell two builds apart; run.json has all of it
 
 def method(data: ReportInput) -> tuple[tuple[str, str], ...]:
     """Return the terms that a reader needs, each with what it means in this run."""
-    goal = data.run.plan.scenario.goal
-    good = f"successful “{wording.clean(goal)}” requests" if goal else "successful requests"
+    goals = dict.fromkeys(data.run.plan.scenario_of(variant.name).goal for variant in data.run.plan.variants)
+    named = " or ".join(f"“{wording.clean(goal)}”" for goal in goals if goal)
+    good = f"successful {named} requests" if named and all(goals) else "successful requests"
     return (
         (
             "Goodput",
@@ -209,6 +210,7 @@ def environment_table(data: ReportInput) -> Table:
 def about_tables(data: ReportInput) -> tuple[Table, ...]:
     """Return the machine, the programs with version and checksum, the settings, and every factor's level."""
     env, plan = data.run.environment, data.run.plan
+    scenarios = [plan.scenario_of(variant.name) for variant in plan.variants]
     machine = [
         ("Operating system", env.os),
         ("Kernel", env.kernel),
@@ -224,7 +226,10 @@ def about_tables(data: ReportInput) -> tuple[Table, ...]:
         ("The target's packages", ", ".join(f"{name} {version}" for name, version in sorted(env.packages.items()))),
         ("ticketbench", env.ticketbench),
         *_target(data),
-        ("Scenario script", f"{plan.scenario.script}, sha256 {plan.scenario.sha256[:_SHA_SHOWN]}"),
+        *(
+            ("Scenario script", f"{script}, sha256 {sha256[:_SHA_SHOWN]}")
+            for script, sha256 in {(one.script, one.sha256): None for one in scenarios}
+        ),
         ("Stack", plan.stack),
         ("Seed", str(plan.seed)),
         ("Run", data.run.run_id),

@@ -27,6 +27,8 @@ def markdown(data: ReportInput) -> bytes:
     parts = [f"## {outcome.symbol} {outcome.word}: {paragraph(outcome.says)}", ""]
     parts += [f"{paragraph(view.title)}. {paragraph(view.asks)}".rstrip(), "", paragraph("; ".join(view.facts)), ""]
     parts += [*_stamp(view.validity), *_stamp(view.integrity)]
+    if view.expected.rows:
+        parts += [f"**{view.expected.caption}**", "", block(view.expected), ""]
     parts += [block(view.variants), ""]
     parts += [f"{paragraph(note)}\n" for note in view.reading]
     for found in view.bottlenecks:

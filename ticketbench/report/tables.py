@@ -37,7 +37,7 @@ def _offered(judged: Judged, schedule: Schedule | None) -> Cell:
 
 def _effect_on(data: ReportInput, variant: str, signal: str) -> Cell:
     """Return the effect of this variant on the first compared signal whose name holds ``signal``; empty for none."""
-    if variant == data.analysis.reference:
+    if variant == data.analysis.reference or data.run.plan.apart:
         return Cell("")
     for finding in data.analysis.comparison:
         if finding.candidate_variant == variant and signal in finding.signal:
@@ -71,7 +71,7 @@ def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
     """Return the first screen's table: one row a variant, the reference first, effects below their figures."""
     analysis = data.analysis
     best = max((v.signals.traffic.goodput_per_s or 0 for v in analysis.variants), default=0)
-    several = len(analysis.variants) > 1
+    several = len(analysis.variants) > 1 and not data.run.plan.apart
     rows = []
     for v in sorted(analysis.variants, key=lambda v: v.variant != analysis.reference):
         signals, is_reference = v.signals, v.variant == analysis.reference

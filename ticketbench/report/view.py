@@ -8,16 +8,17 @@ from typing import Final
 
 from ticketbench.analysis.reasons import said_once
 from ticketbench.conclusions import Integrity, VariantAnalysis
-from ticketbench.levels import level_words
 from ticketbench.model import Plan
 from ticketbench.report import cells, charts, figures, tables, wording
 from ticketbench.report.about import about_tables, command_notes, files, method
 from ticketbench.report.audit_tables import audit_tables
+from ticketbench.report.differed import differed
+from ticketbench.report.expected import expected_table
 from ticketbench.report.faults import faults_table
 from ticketbench.report.input import ReportInput
 from ticketbench.report.limits import limits_table
 from ticketbench.report.own_tables import own_tables
-from ticketbench.report.table import Cell, Column, Row, Table, Tone
+from ticketbench.report.table import Table, Tone
 
 _OUTCOMES: Final[dict[str, tuple[str, str, Tone]]] = {
     "pass": ("✓", "Pass", "good"),
@@ -97,6 +98,7 @@ class RunView:
     rest: str
     validity: Stamp
     integrity: Stamp
+    expected: Table
     variants: Table
     reading: tuple[str, ...]
     bottlenecks: tuple[Bottleneck, ...]
@@ -197,13 +199,18 @@ def _reading(data: ReportInput) -> tuple[str, ...]:
         notes.append("A functional scenario makes no performance claim: its rates and latencies only orientate.")
     trials = [v.trials for v in analysis.variants]
     if trials and max(trials) == 1 and analysis.shape != "functional":
-        again = " Repeat with --trials 5 to have intervals." if len(trials) > 1 else ""
+        again = " Repeat with --trials 5 to have intervals." if len(trials) > 1 and not data.run.plan.apart else ""
         notes.append(
             "One trial each: this is what happened once, so there is no interval. On a shared machine equal settings "
             f"can differ by tens of percent from one trial to the next; a small difference settles nothing.{again}"
         )
     if any(f.interval and f.ratio is not None for f in analysis.comparison):
         notes.append("Effects are candidate / reference; the interval is the range that fits the spread of the trials.")
+    elif data.run.plan.apart:
+        notes.append(
+            "Each row runs a scenario of its own, so rows are not compared with each other: a ratio of their figures"
+            " would say nothing."
+        )
     elif len(analysis.variants) > 1:
         notes.append("Effects are ratios to the reference variant: ▲ better, ▼ worse, = about the same, ? not settled.")
     stored = len(analysis.trials)
@@ -236,31 +243,6 @@ def _bottlenecks(data: ReportInput) -> tuple[Bottleneck, ...]:
     return tuple(found)
 
 
-def _differed(data: ReportInput) -> tuple[Table, str]:
-    plan = data.run.plan
-    rows = tuple(
-        Row(
-            (
-                Cell(wording.clean(factor)),
-                Cell(", ".join(level_words(factor, level) for level in levels)),
-                Cell(level_words(factor, levels[0])),
-            )
-        )
-        for factor, levels in plan.varied.items()
-        if levels
-    )
-    columns = (
-        Column("factor", "Factor", numeric=False),
-        Column("levels", "Levels", numeric=False),
-        Column("reference", "Reference", numeric=False),
-    )
-    held = ", ".join(f"{name}={level_words(name, level)}" for name, level in plan.fixed.items())
-    table = Table("What differed between the variants", columns, rows, empty="nothing was varied")
-    if plan.external is not None and not held:
-        return table, "The system was measured as it stands."
-    return table, f"Set by hand for all: {held}." if held else "All other factors had the scenario's own levels."
-
-
 def _created(text: str) -> str:
     """Return a stored time of day for people; what is not ISO 8601 is shown as it is."""
     try:
@@ -281,6 +263,8 @@ def _where(plan: Plan) -> str:
 
 def _scenario_fact(plan: Plan) -> str:
     """Return which scenario it was, with its own title where the plan's one is the heading."""
+    if plan.rows:
+        return f"{wording.plural(len(plan.rows), 'row')}, scenarios {plan.scenario_names}"
     named = f"{plan.scenario.shape} scenario {plan.scenario.name}"
     return f"{named}: {plan.scenario.title}" if plan.title and plan.scenario.title else named
 
@@ -334,6 +318,7 @@ def _drawn_note(data: ReportInput, drawings: Sequence[charts.Drawing]) -> str:
 
 def _sections(data: ReportInput) -> tuple[Section, ...]:
     several = len(data.analysis.variants) > 1
+    several = several and not data.run.plan.apart
     against = (Section("effects", "Every variant against the reference", (tables.effects_table(data),)),)
     audited = (Section("integrity", "Ledger audit", audit_tables(data)),)
     return (
@@ -351,26 +336,31 @@ def _sections(data: ReportInput) -> tuple[Section, ...]:
     )
 
 
+def _asks(plan: Plan) -> str:
+    return "Is each row of the table as it was expected?" if plan.rows else plan.scenario.asks
+
+
 def run_view(data: ReportInput, prefix: str = "", *, draw: bool = True) -> RunView:
     """Return everything that a report shows of a run. Without ``draw`` there are no figures (Markdown has none)."""
     style = figures.styles(data)
     samples = {name: charts.swatch(n) for name, n in style.items()}
     drawn = figures.golden_signals(data, prefix or "fig-") if draw else ()
-    table, held = _differed(data)
-    scenario = data.run.plan.scenario
+    table, held = differed(data)
+    plan, scenario = data.run.plan, data.run.plan.scenario
     # The first clause is the news; what follows a semicolon qualifies it, and would bury it at the same size.
     lead, _, rest = data.analysis.outcome.sentence.partition("; ")
     return RunView(
         prefix=prefix,
         run_id=data.run.run_id,
-        title=data.run.plan.title or scenario.title or scenario.name,
-        asks=scenario.asks,
+        title=data.run.plan.title or (data.analysis.scenario if plan.rows else scenario.title or scenario.name),
+        asks=_asks(plan),
         facts=_facts(data),
         outcome=_outcome(data),
         lead=lead,
         rest=rest,
         validity=_validity(data.analysis.variants),
         integrity=_integrity(data.analysis.variants),
+        expected=expected_table(data),
         variants=tables.variants_table(data, samples),
         reading=_reading(data),
         bottlenecks=_bottlenecks(data),

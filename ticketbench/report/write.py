@@ -27,7 +27,8 @@ def judge_and_draw(directory: RunDirectory) -> ReportInput:
 
     def kept(trials: Iterable[TrialData]) -> Iterator[TrialData]:
         for trial in trials:
-            line = timeline(trial, run.plan.schedules[trial.record.trial.variant], run.plan.scenario)
+            variant = trial.record.trial.variant
+            line = timeline(trial, run.plan.schedules[variant], run.plan.scenario_of(variant))
             if line is not None:
                 lines.append(line)
             yield trial

@@ -54,6 +54,10 @@ class Keys:
             left, right = _mixed(left ^ _mixed(number)), _mixed(right ^ _mixed(~number))
         return Keys(left, right)
 
+    def repeated(self, times: int) -> "Keys":
+        """Return all of these so many times."""
+        return Keys(np.tile(self.left, times), np.tile(self.right, times))
+
     def only(self, chosen: NDArray[np.bool_]) -> "Keys":
         """Return those that ``chosen`` (one truth each) keeps."""
         return Keys(self.left[chosen], self.right[chosen])

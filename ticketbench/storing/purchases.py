@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ticketbench.model import Ack, LedgerKind, LedgerRow
+from ticketbench.ledger_rows import Ack, LedgerKind, LedgerRow
 from ticketbench.storing.files import Damaged, read_table, write_table
 from ticketbench.storing.keys import Ints, Keys
 from ticketbench.storing.money import Money, MoneyReader
@@ -29,11 +29,13 @@ class Acks:
     """Acknowledged purchases, each told by key, ticket and match together. ``span_s``: the first and the last.
 
     ``accepted`` are those that were to be done later, told by key and match: a ticket was not promised yet.
+    ``keyless``: some have an empty key, because whoever bought was never told the ticket's own.
     """
 
     purchases: Keys
     span_s: tuple[float, float] | None = None
     accepted: Keys = field(default_factory=lambda: Keys.joined([]))
+    keyless: bool = False
 
     def __len__(self) -> int:
         return len(self.purchases)
@@ -48,7 +50,7 @@ class Acks:
             _ints([row.match_id for row in kept]),
         )
         times = [row.at_s for row in kept]
-        return cls(tickets, (min(times), max(times)) if times else None, accepted)
+        return cls(tickets, (min(times), max(times)) if times else None, accepted, any(not row.key for row in kept))
 
 
 def _acks(keys: "NDArray[np.object_]", tickets: Ints, matches: Ints) -> tuple[Keys, Keys]:
@@ -66,9 +68,10 @@ def _acks(keys: "NDArray[np.object_]", tickets: Ints, matches: Ints) -> tuple[Ke
 class Ledger:
     """What database and Redis hold: capacity and counters by match, the tickets, and what Redis holds as taken.
 
-    ``tickets`` are told by key, ticket and match together, ``ticket_keys`` by the key alone where there is one, and
-    ``buyers`` by key and match; ``taken`` and ``in_carts`` are buyers too. ``sold`` counts the tickets of each match,
-    ``held`` those that are in carts. ``queued`` and ``refused`` are buyers whose purchase waits, or got no ticket.
+    ``tickets`` are told by key, ticket and match together, ``ticket_keys`` by the key alone where there is one,
+    ``buyers`` by key and match, and ``numbered`` by ticket and match, as an acknowledgement without a key is; ``taken``
+    and ``in_carts`` are buyers too. ``sold`` counts the tickets of each match, ``held`` those that are in carts.
+    ``queued`` and ``refused`` are buyers whose purchase waits, or got no ticket.
     """
 
     capacity: dict[int, int] = field(default_factory=dict)
@@ -81,9 +84,14 @@ class Ledger:
     taken: Keys = field(default_factory=lambda: Keys.joined([]))
     held: dict[int, int] = field(default_factory=dict)
     in_carts: Keys = field(default_factory=lambda: Keys.joined([]))
+    numbered: Keys = field(default_factory=lambda: Keys.joined([]))
     queued: Keys = field(default_factory=lambda: Keys.joined([]))
     refused: Keys = field(default_factory=lambda: Keys.joined([]))
     money: Money | None = None  # of a trial with a payment provider
+
+    def told_by(self, *, keyless: bool) -> Keys:
+        """Return the tickets as acknowledgements tell them, ``keyless`` ones too where there are any."""
+        return Keys.joined([self.tickets, self.numbered]) if keyless else self.tickets
 
     @property
     def promised(self) -> Keys:
@@ -130,15 +138,18 @@ def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> int:
 
 def read_acks(path: Path, where: str) -> Acks:
     """Read the file. Raises Damaged, which calls it ``where``."""
-    parts, accepted, times = [], [], []
+    parts, accepted, times, keyless = [], [], [], False
     for piece in read_table(path, _ACK_TYPES, where):
         ticket, match = (piece[name].to_numpy(dtype=np.int64) for name in ("ticket_id", "match_id"))
-        sold, later = _acks(piece["key"].to_numpy(dtype=object), ticket, match)
+        named = piece["key"].to_numpy(dtype=object)
+        keyless = keyless or bool((named == "").any())
+        sold, later = _acks(named, ticket, match)
         parts.append(sold)
         accepted.append(later)
         if len(piece):
             times += [float(piece["at_s"].min()), float(piece["at_s"].max())]
-    return Acks(Keys.joined(parts), (min(times), max(times)) if times else None, Keys.joined(accepted))
+    span_s = (min(times), max(times)) if times else None
+    return Acks(Keys.joined(parts), span_s, Keys.joined(accepted), keyless)
 
 
 def read_ledger(path: Path, where: str) -> Ledger:
@@ -150,7 +161,7 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
     counters: dict[str, dict[int, int]] = {"capacity": {}, "stock": {}, "redis_stock": {}}
     counted: dict[str, dict[int, int]] = {"ticket": {}, "held": {}}
     named_buyers: dict[str, list[Keys]] = {kind: [] for kind in _NAMED}
-    tickets, keys = [], []
+    tickets, keys, numbered = [], [], []
     money = MoneyReader()
     for table in tables:
         codes = table["kind"].cat.codes.to_numpy()
@@ -172,6 +183,7 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
             buyers.append(digests.with_(match[here]))
             if kind == "ticket":
                 tickets.append(digests.with_(ticket[here], match[here]))
+                numbered.append(Keys.of([""]).repeated(int(here.sum())).with_(ticket[here], match[here]))
                 keys.append(digests.only((named[here] != "").astype(bool)))
             if kind in counted:
                 _count(counted[kind], match[here])
@@ -179,7 +191,8 @@ def _ledger(tables: Iterable[pd.DataFrame], where: str) -> Ledger:
         counters["capacity"], counters["stock"], counters["redis_stock"], counted["ticket"],
         Keys.joined(tickets), Keys.joined(keys), Keys.joined(named_buyers["ticket"]),
         Keys.joined(named_buyers["redis_taken"]), counted["held"], Keys.joined(named_buyers["held"]),
-        Keys.joined(named_buyers["queued"]), Keys.joined(named_buyers["refused"]), money.result(),
+        Keys.joined(numbered), Keys.joined(named_buyers["queued"]), Keys.joined(named_buyers["refused"]),
+        money.result(),
     )  # fmt: skip
 
 
