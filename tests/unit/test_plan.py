@@ -249,9 +249,7 @@ def test_an_unknown_plan_lists_the_bundled_ones() -> None:
     with pytest.raises(UsageError, match="neither a file nor a bundled plan"):
         find_plan("nope")
     for nothing in ("", " "):
-        with pytest.raises(
-            UsageError, match=r"names no plan: .*durability, lockings, planned-faults, pool-and-cache"
-        ):
+        with pytest.raises(UsageError, match=r"names no plan: .*durability, lockings, planned-faults, pool-and-cache"):
             find_plan(nothing)
 
 
