@@ -2,9 +2,6 @@
 //
 // A closed model, because the question names a number of users (factor vus): when the sale slows down, it is asked less.
 // For what a sale stands whatever becomes of it, see `spike`, which is an open one.
-//
-// What to look at: db_pool, where purchases queue while others' payments are waited for inside their transactions; 503s
-// after pool_timeout_s; event_loop and host_cpu, which may be the limit before the pool is; the audit.
 
 import { sleep } from 'k6';
 
@@ -23,6 +20,10 @@ export const options = crowd({
   meta: {
     title: 'a crowd on the buy button of one match',
     asks: 'What gives way first when so many users buy one match at once, and is every ticket sold exactly once?',
+    look_at:
+      'the connection pool, where purchases queue while payments are waited for inside their transactions; the ' +
+      "503s after pool_timeout_s; the event loop and the machine's CPU, which may be the limit before the pool " +
+      'is; the audit.',
     goal: 'purchase',
     levels: { payment: 'in_transaction', payment_ms: 20, stock: 1000000 },
   },

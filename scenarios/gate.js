@@ -1,8 +1,5 @@
 // A number of users at the gate, each with the next ticket as soon as one is let in: the closed counterpart of
 // `validate` (factor vus). Each validation hashes, so that CPU is what runs out.
-//
-// What to look at: app_cpu and event_loop, validations per second (what the cores do), and latency, which is the number
-// of users divided by that.
 
 import exec from 'k6/execution';
 
@@ -19,6 +16,9 @@ export const options = closed({
   meta: {
     title: 'a queue at each gate',
     asks: 'How many validations a second are the most, and how long does each take when all are waiting?',
+    look_at:
+      "the app's CPU and its event loop, validations per second (what the cores do), and latency, which is the " +
+      'number of users divided by that.',
     goal: 'validate',
     levels: {},
   },

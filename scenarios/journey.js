@@ -1,8 +1,4 @@
 // A buyer from registration to "my tickets", with the time that a person takes between two pages, and those who leave.
-//
-// What to look at: the latency of `checkout` and `hold` beside that of the pages; what registering costs (argon2: the
-// app's CPU, factor password_cost); the carts that were left, which the audit finds as held and the sweeper gives back
-// after hold_ttl_s; whether the tickets that were paid for are all there.
 
 import { sleep } from 'k6';
 
@@ -23,6 +19,10 @@ export const options = steady({
   meta: {
     title: 'buyers from registration to their tickets',
     asks: 'Can a person register, browse, fill a cart and pay at this rate, and is every paid ticket there?',
+    look_at:
+      "the latency of checkout and hold beside that of the pages; what registering costs in the app's CPU " +
+      '(factor password_cost); the carts that were left, which the audit finds as held; whether every ticket ' +
+      'that was paid for is there.',
     goal: 'checkout',
     reads: ['HOT_SHARE'],
     levels: { stock: 1000000, hold_ttl_s: 20, payment_ms: 20 },

@@ -1,8 +1,4 @@
 // Half an hour of what a sale does all day: visitors look at a match, one in four buys.
-//
-// What to look at: the course of each figure, not its mean. Does latency climb, does the memory of app, PostgreSQL and
-// Redis grow without end, do connections or open files, does the last minute sell what the first one sold? Longer is
-// better: --set duration=7200.
 
 import { arrive, randomness, uniqueName, wantedMatch, warmupMatch } from './lib/arrivals.js';
 import { purchase, readMatch } from './lib/journeys.js';
@@ -18,6 +14,10 @@ export const options = steady({
   meta: {
     title: 'a sale that goes on and on',
     asks: 'Is the sale after half an hour as fast as in its first minute, or does something leak?',
+    look_at:
+      'the course of each figure, not its mean: whether latency climbs, whether the memory of app, PostgreSQL ' +
+      'and Redis grows without end, whether the last minute sells what the first one sold. Longer is better: ' +
+      '--set duration=7200.',
     goal: 'purchase',
     reads: ['HOT_SHARE'],
     levels: { stock: 5000000 },

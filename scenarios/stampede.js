@@ -2,9 +2,6 @@
 //
 // Nobody has asked for the match before the window: the cache is cold. Its entries live shorter than a second, so each
 // crowd finds none. Without single_flight every request of a crowd asks PostgreSQL for the same row.
-//
-// What to look at: --vary single_flight=off,on: PostgreSQL's time for one request, db_pool's queue in the second of a
-// crowd, p95 beside p50.
 
 import { sleep } from 'k6';
 
@@ -22,6 +19,9 @@ export const options = transient({
   meta: {
     title: 'a crowd at a cold cache',
     asks: 'What does a cache save when all who ask come in the moment in which it is empty?',
+    look_at:
+      "--vary single_flight=off,on: PostgreSQL's time for one request, the connection pool's queue in the " +
+      'second of a crowd, and p95 beside p50.',
     goal: 'match',
     levels: { cache: 'on', cache_ttl_s: 0.5 },
   },

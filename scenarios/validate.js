@@ -16,6 +16,9 @@ export const options = steady({
   meta: {
     title: 'tickets at the door',
     asks: 'How many validations a second does a core do, and what happens to the others while it hashes?',
+    look_at:
+      "the app's CPU and its event loop: while one ticket is hashed every other request of the worker waits " +
+      '(--vary validate_in_loop=on,off, --vary workers=1,2), and the validations per second that a core does.',
     goal: 'validate',
     levels: {},
   },

@@ -1,7 +1,4 @@
 // A number of users who look around, each a page about every second: the closed counterpart of `browse` (factor vus).
-//
-// What to look at: requests per second against the number of users (each asks once in a second and its answer's time),
-// latency, and that no resource is near its end.
 
 import { sleep } from 'k6';
 
@@ -19,6 +16,9 @@ export const options = closed({
   meta: {
     title: 'users look around',
     asks: 'How fast are pages for this many users, and how many requests a second do they make?',
+    look_at:
+      "requests per second against the number of users (each asks once in a second and its answer's time), " +
+      'latency, and that no resource is near its end.',
     goal: 'match',
     reads: ['HOT_SHARE'],
     levels: {},

@@ -42,7 +42,8 @@ class Scenario(Record):
     ``goal`` is the ``name`` tag of the requests whose success counts as goodput; None counts every successful request.
     ``levels`` are the scenario's own defaults for factors. ``script`` is a file name without its folder. ``preflight``
     is the path that somebody else's system is asked for before the load; empty: the target's address itself.
-    ``any_certificate``: k6 is told not to check the target's certificate (``insecureSkipTLSVerify``).
+    ``any_certificate``: k6 is told not to check the target's certificate (``insecureSkipTLSVerify``). ``look_at`` says
+    what to look at in its results.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Scenario(Record):
     levels: dict[str, Level]
     preflight: str = ""
     any_certificate: bool = False
+    look_at: str = ""
 
 
 class OfferedSlope(Record):

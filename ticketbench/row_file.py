@@ -1,8 +1,8 @@
 """The ``[[row]]`` tables of a plan file, read and checked: every fault by the row's own name."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ticketbench.levels import parse_levels
@@ -22,6 +22,11 @@ class AskedRow:
 
     row: PlanRow
     scenario: str
+
+    def without(self, factors: Collection[str]) -> "AskedRow":
+        """Return the row without levels of its own for these factors: the command line has set them for all rows."""
+        levels = {name: level for name, level in self.row.levels.items() if name not in factors}
+        return replace(self, row=self.row.model_copy(update={"levels": levels}))
 
 
 def read_rows(raw: object, where: str, problems: list[str]) -> tuple[AskedRow, ...]:

@@ -13,6 +13,8 @@ from ticketbench.rows import FIGURES, RESOURCES
 
 # Reads the script of a row under some load parameters.
 InspectRow = Callable[[AskedRow, Mapping[str, Level]], tuple[Scenario, Schedule]]
+# What k6 is told of a variant's levels, and may make its load of.
+_TOLD: Final = frozenset(n for n, factor in factors.CATALOGUE.items() if factor.scope == "load") | {"stock"}
 OTHER_WORDS: Final = "a row says all of its own load itself"
 
 
@@ -41,6 +43,8 @@ def build_rows(rows: Sequence[AskedRow], fixed: Mapping[str, Level], stack: str,
         problems += _unknown(asked, levels, stack)
         try:
             scenario, schedule = inspect(asked, levels)
+            if told := {n: level for n, level in scenario.levels.items() if n not in levels and n in _TOLD}:
+                _, schedule = inspect(asked, {**told, **levels})  # as it will be told in a trial
         except UsageError as error:
             problems += [f"row {name!r}: {problem}" for problem in error.problems]
             continue

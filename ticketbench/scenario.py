@@ -38,7 +38,7 @@ _PROBES: Final = {"RATE": ("50", "60"), "DURATION": ("30", "40"), "VUS": ("50", 
 
 _PLACEHOLDERS: Final = {"BASE_URL": "http://127.0.0.1:9", "TRIAL": "inspect", "SEED": "1"}
 _SHAPES: Final[tuple[str, ...]] = get_args(Shape)
-_KEYS: Final = ("title", "asks", "shape", "goal", "warmup", "levels", "reads", "preflight")
+_KEYS: Final = ("title", "asks", "shape", "goal", "warmup", "levels", "reads", "preflight", "look_at")
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -109,6 +109,7 @@ def inspect(k6_command: Sequence[str], script: Path, env: Mapping[str, str]) -> 
         slos=_slos(options),
         levels=meta.levels,
         preflight=meta.preflight,
+        look_at=meta.look_at,
         any_certificate=options.get("insecureSkipTLSVerify") is True,
     )
     return scenario, schedule(script.name, options, meta.warmup)
@@ -260,6 +261,7 @@ class _Metadata:
     levels: dict[str, Level]
     reads: tuple[str, ...]
     preflight: str
+    look_at: str
 
 
 def _metadata(script: Path, options: Mapping[str, Any]) -> _Metadata:
@@ -283,6 +285,7 @@ def _metadata(script: Path, options: Mapping[str, Any]) -> _Metadata:
         levels=_levels(raw.get("levels") or {}, problems),
         reads=reads,
         preflight=_text(raw, "preflight", "", problems) or "",
+        look_at=_text(raw, "look_at", "", problems) or "",
     )
     if meta.preflight and not meta.preflight.startswith("/"):
         problems.append(f"preflight = {meta.preflight!r} is not a path of the target: it begins with a slash")

@@ -124,5 +124,6 @@ def test_what_fails_on_purpose_in_containers_is_measured_and_marked(in_docker: P
     effects = effects_of(in_docker.analysis())
     assert len(effects) == 5
     assert effects["kill postgres at 6 for 1"]["failed"] > 0
-    assert effects["disconnect postgres at 14 for 1"]["goodput_worst_per_s"] < 20
+    unplugged = effects["disconnect postgres at 14 for 1"]
+    assert unplugged["p95_worst_s"] > 0.4 or unplugged["failed"] > 0  # whoever came meanwhile waited, or was refused
     check_report(path, "kill postgres at 6 for 1")

@@ -46,6 +46,7 @@ def test_every_bundled_scenario_says_what_it_is(k6_command: tuple[str, ...]) -> 
         assert item.script == f"{name}.js"
         assert item.title != item.script
         assert item.asks.endswith("?")
+        assert item.look_at or name in ("smoke", "browse", "purchase", "spike")
         assert any(slo.metric.startswith("http_req_failed") for slo in item.slos)
         warnings = scenario.check(k6_command, scenario.find(name))
         assert schedule.open_model or item.shape == "functional" or len(warnings) == 1, "it is closed, on purpose"

@@ -106,6 +106,7 @@ def _scenario(title: str, asks: str) -> Scenario:
         goal="purchase",
         slos=SLOS,
         levels={"payment": "in_transaction", "payment_ms": 20},
+        look_at="the pool: who waits for a connection, and for how long.",
     )
 
 

@@ -22,9 +22,11 @@ from ticketbench.ledger_rows import Ack, LedgerRow
 from ticketbench.model import Level, Plan, RunRecord, Scenario, Schedule, Slo, Variant
 from ticketbench.plan_file import find_plan, read_plan_file
 from ticketbench.report import ReportInput
+from ticketbench.report.differed import differed
 from ticketbench.report.expected import expected_table
 from ticketbench.report.html_page import html
 from ticketbench.report.markdown_page import markdown
+from ticketbench.report.tables import variants_table
 from ticketbench.row_file import AskedRow
 from ticketbench.rows import RESOURCES, Check, Expectation, PlanRow, parse_check
 from ticketbench.store import RunDirectory, save_run
@@ -119,9 +121,9 @@ def test_what_a_row_says_itself_cannot_be_said_beside_it(table: Path) -> None:
     table.write_text('scenario = "browse"\n' + TWO_ROWS + '[vary]\ncache = ["on", "off"]\n[[fault]]\ndo = "kill"\n'
                      'component = "redis"\nat = 1\n')  # fmt: skip
     with pytest.raises(UsageError) as caught:
-        request_of(options(table, scenario="spike", vary=("cache=on,off",), fixed=("stock=3",),
+        request_of(options(table, scenario="spike", vary=("cache=on,off",),
                            faults=("kill redis at 3",)))  # fmt: skip
-    for said in ("SCENARIO spike", "--vary", "--set", "--fault", "scenario", "[vary]", "[[fault]]"):
+    for said in ("SCENARIO spike", "--vary", "--fault", "scenario", "[vary]", "[[fault]]"):
         told = [p for p in caught.value.problems if p.removeprefix("plan table.toml: ").startswith(f"{said} cannot")]
         assert len(told) == 1, (said, caught.value.problems)
 
@@ -137,6 +139,12 @@ def test_the_request_has_a_script_for_each_row_and_a_name_that_travels(table: Pa
     asked = request_of(options(table))
     assert {name: path.name for name, path in asked.row_scripts.items()} == {"quiet": "browse.js", "rush": "rush.js"}
     assert asked.request.rows_from == "path/to/table.toml"
+
+
+def test_what_the_command_line_sets_comes_before_a_rows_own_levels(table: Path) -> None:
+    asked = request_of(options(table, fixed=("rate=3", "pool_size=4")))
+    assert asked.request.fixed == {"rate": 3.0, "pool_size": 4}
+    assert asked.request.rows[0].row.levels == {"cache": "on"}
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -173,6 +181,19 @@ def test_each_row_is_a_variant_with_a_scenario_of_its_own() -> None:
     assert plan.command(plan_).startswith("ticketbench run --plan table --trials 2")
     assert plan_.scenario_names == "browse, spike"
     assert Plan.model_validate_json(plan_.model_dump_json()) == plan_
+
+
+def test_a_script_is_read_as_it_will_be_told_in_a_trial() -> None:
+    told: list[dict[str, Level]] = []
+
+    def reads(asked: AskedRow, levels: Mapping[str, Level]) -> tuple[Scenario, Schedule]:
+        told.append(dict(levels))
+        own = {"stock": 700, "payment_ms": 20}
+        return synthetic.scenario().model_copy(update={"levels": own}), synthetic.schedule(per_s=7)
+
+    request = plan.Request(scenario="", rows=(AskedRow(row("a", rate=3), "spike"),), rows_from="table")
+    plan.build_rows(request, reads)
+    assert told == [{"rate": 3}, {"rate": 3, "stock": 700}]
 
 
 def test_every_fault_of_the_rows_of_a_plan_is_told() -> None:
@@ -290,6 +311,24 @@ def test_of_several_signals_the_highest_counts() -> None:
     run = measured_run(row("a", "utilisation.pgbouncer_cpu | requests_per_s >= 90"))
     result = analyse(run, [trial(run, 0)]).rows[0].expectations[0]
     assert (result.status, result.checks[0].signal) == ("met", "requests_per_s")
+
+
+def test_the_sentence_counts_expectations_and_no_bar_compares_rows() -> None:
+    run = measured_run(row("a", "requests_per_s about 100", "p95_s < 0.001"), row("b", "error_ratio = 0"))
+    analysis = analyse(run, [trial(run, 0), trial(run, 1)])
+    assert analysis.outcome.sentence.startswith("2 of 3 expectations were met; a sells ")
+    data = ReportInput(run=run, analysis=analysis, timelines=())
+    assert [cell.share for shown in variants_table(data, {}).rows for cell in shown.cells] == [None] * 20
+
+
+def test_what_to_look_at_is_told_with_each_rows_scenario() -> None:
+    run = measured_run(row("a"), row("b"))
+    scenarios = {"a": run.plan.row_scenarios["a"].model_copy(update={"look_at": "the pool"}),
+                 "b": run.plan.row_scenarios["b"]}  # fmt: skip
+    run = run.model_copy(update={"plan": run.plan.model_copy(update={"row_scenarios": scenarios})})
+    data = ReportInput(run=run, analysis=analyse(run, []), timelines=())
+    assert [shown.cells[1].note for shown in differed(data)[0].rows] == ["what to look at: the pool", ""]
+    assert "what to look at: the pool" in html(data).decode()
 
 
 def test_an_invalid_measurement_settles_no_expectation() -> None:

@@ -23,9 +23,12 @@ from ticketbench.stack.process import (
 )
 
 
+SLEEPER = f"tests-sleeper-{os.getpid()}"  # another test process has one of its own
+
+
 @pytest.fixture
 def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(["sleep", "60"], env={LABEL: "tests-sleeper", "PATH": os.environ["PATH"]}) as process:
+    with subprocess.Popen(["sleep", "60"], env={LABEL: SLEEPER, "PATH": os.environ["PATH"]}) as process:
         yield process
         process.kill()
 
@@ -56,7 +59,7 @@ def test_a_signal_never_reaches_another_process_of_that_pid(sleeper: "subprocess
 
 
 def test_labelled_finds_exactly_its_own(sleeper: "subprocess.Popen[bytes]") -> None:
-    assert labelled("tests-sleeper") == (known(sleeper),)
+    assert labelled(SLEEPER) == (known(sleeper),)
     assert labelled("tests-sleep") == ()
 
 

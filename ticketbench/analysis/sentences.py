@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ticketbench.analysis.audit import NOT_OURS
+from ticketbench.analysis.expectations import rows_of
 from ticketbench.analysis.slos import said, slo_text
 from ticketbench.analysis.wording import latency, listed, number, percent, times
 from ticketbench.conclusions import FaultEffect, Integrity, OutcomeStatus, TrialAnalysis, VariantAnalysis
@@ -43,11 +44,15 @@ def outcome_sentence(
 
 
 def _rows_sentence(plan: Plan, variants: Sequence[VariantAnalysis], figures: str) -> str:
-    """Return which rows missed an SLO of their scenario, and the figures of all."""
-    missed = [v for v in variants if any(not slo.ok for slo in v.slos)]
+    """Return how many expectations were met, which rows missed an SLO of their scenario, and the figures of all."""
+    results = [one for row in rows_of(plan, variants) for one in row.expectations]
+    told = [f"{sum(one.status == 'met' for one in results)} of {len(results)} expectations were met"] if results else []
+    missed = [v.variant for v in variants if any(not slo.ok for slo in v.slos)]
     if missed:
-        named = listed([v.variant for v in missed], most=NAMED_VARIANTS)
-        return f"{len(missed)} of {len(variants)} rows missed an SLO ({named}); {figures}"
+        told.append(f"{len(missed)} of {len(variants)} rows missed an SLO ({listed(missed, most=NAMED_VARIANTS)})")
+    figures = "; ".join([*([", ".join(told)] if told else []), figures])
+    if missed:
+        return figures
     return figures if all(plan.scenario_of(v.variant).slos for v in variants) else f"{figures}; not all rows have SLOs"
 
 

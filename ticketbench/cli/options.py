@@ -113,7 +113,7 @@ def request_of(options: RunOptions) -> Asked:
         external=None if system is None else system.record(),
         title=file.title,
         faults=faults or file.faults,
-        rows=file.rows,
+        rows=tuple(asked.without(said) for asked in file.rows),
         rows_from=_plan_word(options) if file.rows else "",
     )
     problems += planning.contradictions(request)
@@ -143,7 +143,6 @@ def _row_scripts(options: RunOptions, file: PlanFile | None, problems: list[str]
     said = {
         f"SCENARIO {options.scenario}": options.scenario is not None,
         "--vary": bool(options.vary),
-        "--set": bool(options.fixed),
         "--fault": bool(options.faults),
     }
     problems += row_plan.beside_rows(f"--plan {options.plan}", said)

@@ -70,6 +70,7 @@ def _about(item: Scenario, schedule: Schedule) -> list[tuple[str, str]]:
     slos = [f"{slo.metric} {slo.expression}" for slo in item.slos] or ["none"]
     return [
         ("asks", item.asks or "-"),
+        *([("look at", item.look_at)] if item.look_at else []),
         ("shape", f"{item.shape}; warm-up {schedule.window_start_s:g} s, window {window_s:g} s"),
         ("load", ", ".join(load)),
         ("goodput", f"successes of {item.goal or 'any request'}"),

@@ -1,7 +1,7 @@
 """What a run varied: the factors of its variants, or the scenarios and levels of its rows."""
 
 from ticketbench.levels import level_words
-from ticketbench.model import Plan
+from ticketbench.model import Plan, Scenario
 from ticketbench.report import wording
 from ticketbench.report.input import ReportInput
 from ticketbench.report.table import Cell, Column, Row, Table
@@ -35,13 +35,18 @@ def differed(data: ReportInput) -> tuple[Table, str]:
     return table, f"Set by hand for all: {held}." if held else "All other factors had the scenario's own levels."
 
 
+def _scenario_cell(scenario: Scenario) -> Cell:
+    look_at = f"what to look at: {wording.clean(scenario.look_at)}" if scenario.look_at else ""
+    return Cell(wording.clean(scenario.name), look_at)
+
+
 def _rows_differed(plan: Plan) -> tuple[Table, str]:
     columns = tuple(Column(key, key.capitalize(), numeric=False) for key in ("row", "scenario", "levels"))
     rows = tuple(
         Row(
             (
                 Cell(wording.clean(row.name)),
-                Cell(wording.clean(plan.scenario_of(row.name).name)),
+                _scenario_cell(plan.scenario_of(row.name)),
                 Cell(", ".join(f"{name}={level_words(name, level)}" for name, level in row.levels.items())),
             )
         )

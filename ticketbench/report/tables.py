@@ -70,8 +70,9 @@ def _reasons_once(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
 def variants_table(data: ReportInput, swatches: dict[str, str]) -> Table:
     """Return the first screen's table: one row a variant, the reference first, effects below their figures."""
     analysis = data.analysis
-    best = max((v.signals.traffic.goodput_per_s or 0 for v in analysis.variants), default=0)
-    several = len(analysis.variants) > 1 and not data.run.plan.apart
+    alike = () if data.run.plan.apart else analysis.variants  # such rows do different things
+    best = max((v.signals.traffic.goodput_per_s or 0 for v in alike), default=0)
+    several = len(alike) > 1
     rows = []
     for v in sorted(analysis.variants, key=lambda v: v.variant != analysis.reference):
         signals, is_reference = v.signals, v.variant == analysis.reference

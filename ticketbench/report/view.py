@@ -213,6 +213,8 @@ def _reading(data: ReportInput) -> tuple[str, ...]:
         )
     elif len(analysis.variants) > 1:
         notes.append("Effects are ratios to the reference variant: ▲ better, ▼ worse, = about the same, ? not settled.")
+    if not data.run.plan.rows and (look_at := data.run.plan.scenario.look_at):
+        notes.append(f"What to look at: {look_at}")
     stored = len(analysis.trials)
     if stored < analysis.trials_planned:
         missing = analysis.trials_planned - stored
