@@ -22,7 +22,6 @@ from ticketbench.stack.process import (
     last_lines,
 )
 
-
 SLEEPER = f"tests-sleeper-{os.getpid()}"  # another test process has one of its own
 
 
