@@ -1,7 +1,7 @@
-"""Tells when the sale has nothing under way any more: each of its workers says so, and its queue is empty."""
+"""Asks the workers of the sale and of its queue: whether all are at work, and whether nothing is under way any more."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import httpx
@@ -63,3 +63,19 @@ def drained(redis_url: str, *, deadline_s: float, working: Callable[[], bool]) -
             if not left or time.monotonic() > deadline or not working():
                 return left
             time.sleep(POLL_S)
+
+
+def at_work(metrics_ports: Iterable[int]) -> bool:
+    """Tell whether every worker whose metrics are on these ports of the loopback is at work."""
+    return all(_at_work(f"127.0.0.1:{port}") for port in metrics_ports)
+
+
+def _at_work(address: str) -> bool:
+    try:
+        told = httpx.get(f"http://{address}/metrics", timeout=ANSWER_TIMEOUT_S, trust_env=False)
+    except httpx.TransportError:
+        return False
+    return any(
+        line.startswith("target_loop_lag_samples_total ") and float(line.split()[1]) > 0
+        for line in told.text.splitlines()
+    )

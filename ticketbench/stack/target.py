@@ -14,6 +14,7 @@ import ticketbench
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.model import Level
 from ticketbench.stack.clients import ANSWER_TIMEOUT_S
+from ticketbench.stack.idle import at_work
 from ticketbench.stack.launch import Launched, Launcher
 from ticketbench.stack.process import exit_text, last_lines
 from ticketbench.stack.servers import BUSY, LOOPBACK, READY_POLL_S, end
@@ -157,9 +158,9 @@ class Target:
                 time.sleep(READY_POLL_S)
 
     def answers(self) -> bool:
-        """Tell whether it can sell now. From any thread."""
+        """Tell whether it can sell now, with all of its workers. From any thread."""
         with httpx.Client(base_url=self.base_url, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
-            return ready(client)
+            return ready(client) and at_work(self._metrics_ports)
 
     def dead(self) -> str | None:
         """Return how it ended and its last log lines, None while it runs (or was never started)."""

@@ -1,15 +1,13 @@
 """The workers of the queue, which a variant with ``checkout=queue`` has beside the sale: a component of its own."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import httpx
-
-from ticketbench.stack.clients import ANSWER_TIMEOUT_S
+from ticketbench.stack.idle import at_work
 from ticketbench.stack.launch import Launcher
-from ticketbench.stack.servers import LOOPBACK, Server
+from ticketbench.stack.servers import Server
 
 NAME: Final = "worker"
 
@@ -46,19 +44,3 @@ class QueueWorkers(Server):
 
     def _answers(self) -> bool:
         return at_work(self._metrics_ports)
-
-
-def at_work(metrics_ports: Iterable[int]) -> bool:
-    """Tell whether every worker whose metrics are on these ports of the loopback is at work."""
-    return all(_at_work(f"{LOOPBACK}:{port}") for port in metrics_ports)
-
-
-def _at_work(address: str) -> bool:
-    try:
-        told = httpx.get(f"http://{address}/metrics", timeout=ANSWER_TIMEOUT_S, trust_env=False)
-    except httpx.TransportError:
-        return False
-    return any(
-        line.startswith("target_loop_lag_samples_total ") and float(line.split()[1]) > 0
-        for line in told.text.splitlines()
-    )

@@ -8,12 +8,14 @@ from ticketbench.stack.containers import companions
 from ticketbench.stack.containers.project import Container
 from ticketbench.stack.containers.services import (
     APP_PORT,
+    FIRST_METRICS_PORT,
     LOOPBACK,
     POSTGRES_PORT,
     PROMETHEUS_PORT,
     REDIS_PORT,
     sells,
 )
+from ticketbench.stack.idle import at_work
 from ticketbench.stack.replicas import SALE, component_of
 
 
@@ -55,7 +57,9 @@ class Places:
         if name == payment.NAME:
             return payment.answers(companions.consoles(self._containers, self._told)[name])
         if name == worker.NAME:
-            return worker.at_work(self._containers[name].ports.values())
+            return at_work(self._containers[name].ports.values())
         if component_of(name) == SALE:
-            return sells(f"http://{LOOPBACK}:{self.port(name, APP_PORT)}")
+            ports = self._containers[name].ports
+            metrics = [port for inside, port in ports.items() if inside >= FIRST_METRICS_PORT]
+            return sells(f"http://{LOOPBACK}:{self.port(name, APP_PORT)}") and at_work(metrics)
         return self.postgres().answers() if name == "postgres" else self.redis().answers()
