@@ -370,6 +370,10 @@ def test_rows_of_one_scenario_under_one_load_are_compared() -> None:
         trials.append(dataclasses.replace(data, record=record))
     analysis = analyse(run, trials)
     assert {(f.baseline_variant, f.candidate_variant) for f in analysis.comparison} == {("plain", "remedy")}
+    assert analysis.outcome.sentence.startswith("plain "), "the figures are the news"
+    page = html(ReportInput(run=run, analysis=analysis, timelines=())).decode()
+    assert "against the reference" in page
+    assert "What was expected" not in page, "nothing was"
     other_load = built(AskedRow(row("plain", rate=20), "browse"), AskedRow(row("remedy"), "browse"))
     other_scenario = built(AskedRow(row("plain"), "browse"), AskedRow(row("remedy"), "spike"))
     assert other_load.apart

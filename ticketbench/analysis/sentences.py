@@ -44,16 +44,19 @@ def outcome_sentence(
 
 
 def _rows_sentence(plan: Plan, variants: Sequence[VariantAnalysis], figures: str) -> str:
-    """Return how many expectations were met, which rows missed an SLO of their scenario, and the figures of all."""
+    """Return how many expectations were met, which rows missed an SLO of their scenario, and the figures of all.
+
+    Where the rows can be compared, their figures are the news and come first.
+    """
     results = [one for row in rows_of(plan, variants) for one in row.expectations]
     told = [f"{sum(one.status == 'met' for one in results)} of {len(results)} expectations were met"] if results else []
     missed = [v.variant for v in variants if any(not slo.ok for slo in v.slos)]
     if missed:
         told.append(f"{len(missed)} of {len(variants)} rows missed an SLO ({listed(missed, most=NAMED_VARIANTS)})")
-    figures = "; ".join([*([", ".join(told)] if told else []), figures])
-    if missed:
-        return figures
-    return figures if all(plan.scenario_of(v.variant).slos for v in variants) else f"{figures}; not all rows have SLOs"
+    parts = [", ".join(told), figures] if plan.apart else [figures, ", ".join(told)]
+    if not missed and not all(plan.scenario_of(v.variant).slos for v in variants):
+        parts.append("not all rows have SLOs")
+    return "; ".join(part for part in parts if part)
 
 
 _MONEY: Final = ("charged twice", "unpaid", "unrefunded")
@@ -149,7 +152,7 @@ def _figures(plan: Plan, variants: Sequence[VariantAnalysis], *, p95_told_of: Va
         return f"Nothing was measured; {integrity}" if integrity else "Nothing was measured"
     shown = (
         measured
-        if plan.rows
+        if plan.apart
         else [v for v in _shown(reference, measured) if v.signals.traffic.goodput_per_s is not None]
     )
     parts = [_performance(plan, v, reference, p95_told=v is p95_told_of) for v in shown]

@@ -35,8 +35,9 @@ def differed(data: ReportInput) -> tuple[Table, str]:
     return table, f"Set by hand for all: {held}." if held else "All other factors had the scenario's own levels."
 
 
-def _scenario_cell(scenario: Scenario) -> Cell:
-    look_at = f"what to look at: {wording.clean(scenario.look_at)}" if scenario.look_at else ""
+def _scenario_cell(scenario: Scenario, *, apart: bool) -> Cell:
+    """Return what a row ran; what to look at stands here only where the rows differ in it."""
+    look_at = f"what to look at: {wording.clean(scenario.look_at)}" if apart and scenario.look_at else ""
     return Cell(wording.clean(scenario.name), look_at)
 
 
@@ -45,8 +46,8 @@ def _rows_differed(plan: Plan) -> tuple[Table, str]:
     rows = tuple(
         Row(
             (
-                Cell(wording.clean(row.name)),
-                _scenario_cell(plan.scenario_of(row.name)),
+                Cell(wording.clean(row.name), wording.clean(row.title)),
+                _scenario_cell(plan.scenario_of(row.name), apart=plan.apart),
                 Cell(", ".join(f"{name}={level_words(name, level)}" for name, level in row.levels.items())),
             )
         )

@@ -28,19 +28,16 @@ _COLUMNS: Final = (
 
 
 def expected_table(data: ReportInput) -> Table:
-    """Return a row for each expectation, with what its row ran at the first one; none for a plan without rows."""
+    """Return a row for each expectation, with what its row ran at the first one; none where nothing was expected."""
     rows = []
+    something = any(row.expectations for row in data.analysis.rows)
     for row in data.analysis.rows:
         for at, one in enumerate(row.expectations):
-            rows.append(
-                Row(
-                    (_named(row) if at == 0 else Cell(wording.clean(row.row)), *_cells(one)),
-                )
-            )
-        if not row.expectations:
+            rows.append(Row((_named(row) if at == 0 else Cell(wording.clean(row.row)), *_cells(one))))
+        if something and not row.expectations:
             rows.append(Row((_named(row), Cell("nothing"), Cell(""), Cell(""))))
     caption = "What was expected, and what was measured"
-    return Table(caption, _COLUMNS, tuple(rows), (_NOTE,), empty="the plan has no rows")
+    return Table(caption, _COLUMNS, tuple(rows), (_NOTE,), empty="nothing was expected")
 
 
 def _named(row: RowAnalysis) -> Cell:

@@ -40,6 +40,7 @@ def _figures(effect: FaultEffect) -> tuple[Cell, ...]:
     at, undone = _seconds(effect.at_s), _seconds(effect.undone_at_s)
     after = "" if effect.answered_at_s is None else _after(effect.answered_at_s, effect.undone_at_s)
     back = "" if effect.recovered_at_s is None else _after(effect.recovered_at_s, effect.undone_at_s)
+    never = "not before the window's end" if effect.goodput_before_per_s else "goodput before is not known"
     return (
         figure(at and f"{at} / {undone or wording.MISSING}", why),
         figure(_seconds(effect.answered_at_s), why, after),
@@ -47,7 +48,7 @@ def _figures(effect: FaultEffect) -> tuple[Cell, ...]:
         figure(wording.number(effect.goodput_worst_per_s), none),
         figure(wording.latency(effect.p95_worst_s), "no request succeeded"),
         figure(wording.count(effect.failed), none, tone="warn" if effect.failed else ""),
-        figure(_seconds(effect.recovered_at_s), "not before the window's end", back),
+        figure(_seconds(effect.recovered_at_s), never, back),
     )
 
 

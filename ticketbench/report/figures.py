@@ -184,11 +184,11 @@ def golden_signals(data: ReportInput, prefix: str) -> tuple[Figure, ...]:
         return ()
     build = _Builder(data, prefix)
     scenario, plan = data.run.plan.scenario, data.run.plan
-    schedule = None if plan.rows else plan.schedules.get(data.analysis.reference)
+    schedule = None if plan.apart else plan.schedules.get(data.analysis.reference)
     marks = phase_marks(schedule.offered, schedule.window_start_s, schedule.window_end_s) if schedule else ()
-    named = scenario.goal and not plan.rows  # each row has a goal of its own, and SLOs
+    named = scenario.goal and not plan.apart  # such rows have goals of their own, and SLOs
     what = f"successful “{wording.clean(scenario.goal or '')}” requests" if named else "successful requests"
-    limits = () if plan.rows else slo_limits(scenario.slos, scenario.goal)
+    limits = () if plan.apart else slo_limits(scenario.slos, scenario.goal)
     slo = " The dashed level line is the SLO." if limits else ""
     latency = build.figure(
         "latency",

@@ -23,7 +23,7 @@ def _offered(judged: Judged, schedule: Schedule | None) -> Cell:
     traffic = judged.signals.traffic
     achieved = wording.number(traffic.achieved_per_s)
     if traffic.offered_per_s is None and schedule is not None and not schedule.open_model:
-        why = "closed model: nothing is scheduled"
+        why = "closed model"
     else:
         why = reason_for(judged, "no schedule")
     offered = wording.number(traffic.offered_per_s)

@@ -213,7 +213,7 @@ def _reading(data: ReportInput) -> tuple[str, ...]:
         )
     elif len(analysis.variants) > 1:
         notes.append("Effects are ratios to the reference variant: ▲ better, ▼ worse, = about the same, ? not settled.")
-    if not data.run.plan.rows and (look_at := data.run.plan.scenario.look_at):
+    if not data.run.plan.apart and (look_at := data.run.plan.scenario.look_at):
         notes.append(f"What to look at: {look_at}")
     stored = len(analysis.trials)
     if stored < analysis.trials_planned:
@@ -339,7 +339,7 @@ def _sections(data: ReportInput) -> tuple[Section, ...]:
 
 
 def _asks(plan: Plan) -> str:
-    return "Is each row of the table as it was expected?" if plan.rows else plan.scenario.asks
+    return "Is each row of the table as it was expected?" if plan.apart else plan.scenario.asks
 
 
 def run_view(data: ReportInput, prefix: str = "", *, draw: bool = True) -> RunView:
