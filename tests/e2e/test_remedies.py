@@ -106,7 +106,7 @@ def test_a_queue_in_a_whole_run(program: Program) -> None:
     for variant in analysis["variants"]:
         told = variant["signals"]
         assert variant["integrity"]["acknowledged"] == variant["integrity"]["sold"]
-        assert told["errors"]["ratio"] < 0.05  # how busy this machine is, is not the question
+        assert told["errors"]["ratio"] == 0
         assert told["latency_s"]["p50"] > 0
         assert not [reason for reason in variant["validity"]["reasons"] if "counted" in json.dumps(reason)]
     [trial] = [file.parent for file in path.glob("trials/*/trial.json") if '"checkout=queue"' in file.read_text()]

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import signal
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,7 +24,17 @@ from target_app.provider.settings import ProviderSettings
 from target_app.seed import init_db
 from tests.integration.k6_target import Runs, Sale, served
 from tests.integration.opened_sale import REDIS_NUMBER, WAYS, Open, Shop, Stores
-from tests.integration.paying import provider
+from tests.integration.paying import ProviderProcess, provider
+from tests.integration.target_processes import (
+    COMMAND,
+    DEADLINE_S,
+    PROCESSES_REDIS_NUMBER,
+    Serve,
+    Served,
+    Site,
+    alive,
+    free_ports,
+)
 from ticketbench.binaries import Binaries
 
 
@@ -103,3 +116,72 @@ def opened(stores: Stores, request: pytest.FixtureRequest, monkeypatch: pytest.M
             yield Shop(app.sale, http, charges)
 
     return opener
+
+
+@pytest.fixture(scope="module")
+def place(postgres_dsn: str, redis_url: str) -> Iterator[Site]:
+    name = f"serve_{uuid.uuid4().hex[:12]}"
+    url = urlsplit(postgres_dsn)._replace(path=f"/{name}").geturl()
+    cache_url = urlsplit(redis_url)._replace(path=f"/{PROCESSES_REDIS_NUMBER}").geturl()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TARGET_")}
+    environment = {**kept, "TARGET_DATABASE_URL": url, "TARGET_REDIS_URL": cache_url}
+    with psycopg.connect(postgres_dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        try:
+            with psycopg.connect(url, autocommit=True) as sql, redis_client.Redis.from_url(cache_url) as cache:
+                yield Site(environment, sql, cache)
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def site(place: Site) -> Site:
+    """The stores with nothing in them."""
+    place.sql.execute("DROP TABLE IF EXISTS matches, tickets, holds, checkouts, payments, sessions, buyers")
+    place.redis.flushdb()
+    return place
+
+
+@pytest.fixture
+def serve(site: Site, tmp_path: Path) -> Iterator[Serve]:
+    """Start the sale, with a payment provider where it has one; whatever still runs at the end is killed."""
+    started: list[Served] = []
+    providers: list[ProviderProcess] = []
+
+    def start(*, workers: int = 1, ready: bool = True, pass_fd: int | None = None, **levels: str) -> Served:
+        if (payment_ms := levels.pop("payment_ms", None)) is not None:
+            providers.append(ProviderProcess(tmp_path, payment_ms=payment_ms))
+            providers[-1].start()
+            levels["payment_url"] = providers[-1].url
+        seeded = site.run("init-db", "--reset", **levels)
+        assert seeded.returncode == 0, seeded.stderr
+        port, *metrics_ports = free_ports(1 + workers)
+        where = ["--port", str(port)] if pass_fd is None else ["--fd", str(pass_fd)]
+        sale = Served(
+            subprocess.Popen(
+                [
+                    *COMMAND,
+                    *("serve", "--workers", str(workers), "--metrics-ports", ",".join(map(str, metrics_ports))),
+                    *where,
+                ],
+                env={**site.environment, **{f"TARGET_{name.upper()}": level for name, level in levels.items()}},
+                stderr=subprocess.PIPE,
+                text=True,
+                pass_fds=() if pass_fd is None else (pass_fd,),
+            ),
+            port,
+            metrics_ports,
+        )
+        started.append(sale)
+        if ready:
+            sale.await_ready()
+        return sale
+
+    yield start
+    for each in providers:
+        each.end()
+    for sale in started:
+        for pid in (sale.process.pid, *sale.workers):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        sale.process.communicate(timeout=DEADLINE_S)

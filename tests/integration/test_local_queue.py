@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.integration.local_stacks import running_stack
 from tests.integration.sampled import until
 from ticketbench import factors
 from ticketbench.binaries import Binaries
@@ -27,12 +28,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def stack(all_binaries: Binaries) -> Iterator[LocalStack]:
     """One stack for all tests; each applies its own variant."""
-    stack = LocalStack("queue", all_binaries, most_workers=1, most_queue_workers=2)
-    try:
-        stack.start()
+    with running_stack("queue", all_binaries, most_workers=1, most_queue_workers=2) as stack:
         yield stack
-    finally:
-        stack.stop()
 
 
 class Restarted(RedisServer):

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.integration.local_stacks import running_stack
 from tests.integration.sampled import Figures, json_lines, until
 from ticketbench import factors, ledger, money
 from ticketbench.analysis.money import MoneyAudit, audit_money
@@ -22,7 +23,6 @@ from ticketbench.sampler_process import SamplerProcess
 from ticketbench.stack import Endpoints
 from ticketbench.stack.idle import idle
 from ticketbench.stack.local import LocalStack
-from ticketbench.stack.process import labelled
 from ticketbench.stack.state import running
 from ticketbench.storing.purchases import Ledger
 
@@ -30,13 +30,8 @@ from ticketbench.storing.purchases import Ledger
 @pytest.fixture(scope="module")
 def stack(all_binaries: Binaries) -> Iterator[LocalStack]:
     """One stack for all tests; each applies its own variant."""
-    stack = LocalStack("remedies", all_binaries, most_workers=4)
-    try:
-        stack.start()
+    with running_stack("remedies", all_binaries, most_workers=4) as stack:
         yield stack
-    finally:
-        stack.stop()
-    assert labelled(stack.stack_id) == ()
 
 
 def levels(**changed: Level) -> dict[str, Level]:

@@ -20,6 +20,7 @@ import pytest
 from target_app.locking import Order
 from target_app.purchase_queue import STREAM, packed
 from tests.integration.opened_sale import HOT, Open, Shop, Stores, kinds
+from tests.integration.target_processes import free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +68,7 @@ def work(stores: Stores) -> Iterator[Work]:
     def start(processes: int = 1, **levels: Any) -> Working:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TARGET_")}
         told = {"checkout": "queue", "database_url": stores.database_url, "redis_url": stores.redis_url, **levels}
-        ports = _free_ports(processes)
+        ports = free_ports(processes)
         command = [sys.executable, "-P", "-m", "target_app", "work", "--workers", str(processes)]
         working = Working(
             subprocess.Popen(
@@ -87,16 +88,6 @@ def work(stores: Stores) -> Iterator[Work]:
             working.process.kill()  # the workers die with it
         _, said = working.process.communicate(timeout=DEADLINE_S)
         sys.stderr.write(said)  # pytest shows it where the test failed
-
-
-def _free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
