@@ -5,13 +5,12 @@ default and levels; a contract test holds the two together. The other settings a
 (addresses) and the limits that keep every wait bounded.
 """
 
-import os
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from target_app.errors import StartupError
+from target_app.environment import read
 
 PREFIX: Final = "TARGET_"
 
@@ -127,17 +126,4 @@ def load() -> Settings:
     Raises StartupError that names every variable at fault. An unknown ``TARGET_`` variable is a fault too: a factor
     that is misspelt and silently ignored would make a measurement lie.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    problems = [f"{name} is not a setting" for name in sorted(os.environ) if _ours(name) and name.upper() not in known]
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        problems += [f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors()]
-        raise StartupError("; ".join(problems)) from None
-    if problems:
-        raise StartupError("; ".join(problems))
-    return settings
-
-
-def _ours(name: str) -> bool:
-    return name.upper().startswith(PREFIX)
+    return read(Settings, PREFIX)

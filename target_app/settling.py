@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import Executable
 
 from target_app import payment_queries as q
+from target_app.background import Background
 from target_app.database import Database
 from target_app.errors import Unavailable
 from target_app.figures import Stages
@@ -23,7 +24,6 @@ _GATHER_S: Final = 0.1  # what is let go of within this time is written down tog
 _AT_MOST: Final = 200  # payments in one statement
 # A refund that failed, or whose worker died, is tried again after this; two who try at once do no harm.
 _LEASE_S: Final = 5.0
-_STOP_S: Final = 0.2
 
 _Payment = tuple[str, int]  # its key, and the attempt that has let go of it
 
@@ -38,7 +38,7 @@ class Settler:
         self._declined: dict[_Payment, float] = {}
         self._let_go: dict[_Payment, float] = {}
         self._something = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("the settler has ended: payments without a ticket are kept")
 
     def let_go(self, key: str, attempt: int, after_s: float = 0.0) -> None:
         """Have the payment refunded, unless another attempt has begun under its key within ``after_s``."""
@@ -52,19 +52,11 @@ class Settler:
 
     def start(self) -> None:
         """Begin, on the running loop."""
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_told)
+        self._background.start(self._run())
 
     async def stop(self) -> None:
         """End, in the middle of whatever it is at: another will do it. Raises what a bug has ended it with."""
-        task, self._task = self._task, None
-        if task is None:
-            return
-        while not task.done():  # a library may have taken the cancellation for an end of its own statement
-            task.cancel()
-            await asyncio.wait([task], timeout=_STOP_S)
-        if not task.cancelled():
-            task.result()
+        await self._background.stop()
 
     async def _run(self) -> None:
         while True:
@@ -116,10 +108,3 @@ class Settler:
                 await self._payments.refund(key)
                 done.append(key)
         return done
-
-
-def _told(task: "asyncio.Task[None]") -> None:
-    """Have a bug that has ended a settler logged as soon as it has."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        said = {"message": "the settler has ended: payments without a ticket are kept", "exception": error}
-        task.get_loop().call_exception_handler(said)

@@ -11,6 +11,7 @@ from typing import Final
 
 from target_app import hold_queries as q
 from target_app.accounts import Accounts
+from target_app.background import Background
 from target_app.checkout import Checkouts
 from target_app.database import Database
 from target_app.errors import TooManyConnections, Unavailable
@@ -20,7 +21,6 @@ from target_app.settings import Settings
 
 _BUSY_S: Final = 5.0  # or as long as a hold lives, where that is less
 _IDLE_S: Final = 60.0
-_STOP_S: Final = 0.2
 _ROUNDS: Final = 20  # of statements for one match: ten thousand carts that a flash sale leaves behind at once
 
 
@@ -36,7 +36,7 @@ class Sweeper:
         self._checkouts = checkouts
         self._accounts = accounts
         self._stages = Stages()  # of no request
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("the sweeper has ended: holds do not expire any more")
 
     async def start(self) -> None:
         """Look whether an earlier life has left anything, and begin, on the running loop. Raises Unavailable.
@@ -49,19 +49,11 @@ class Sweeper:
             anything = True
         if anything:
             self._holds.active.set()
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_told)
+        self._background.start(self._run())
 
     async def stop(self) -> None:
         """End, in the middle of whatever it is at: another will do it. Raises what a bug has ended it with."""
-        task, self._task = self._task, None
-        if task is None:
-            return
-        while not task.done():  # a library may have taken the cancellation for an end of its own statement
-            task.cancel()
-            await asyncio.wait([task], timeout=_STOP_S)
-        if not task.cancelled():
-            task.result()
+        await self._background.stop()
 
     async def _run(self) -> None:
         active = self._holds.active
@@ -97,10 +89,3 @@ class Sweeper:
                     break
         await self._checkouts.settle_overdue(stages)
         return True
-
-
-def _told(task: "asyncio.Task[None]") -> None:
-    """Have a bug that has ended a sweeper logged as soon as it has."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        said = {"message": "the sweeper has ended: holds do not expire any more", "exception": error}
-        task.get_loop().call_exception_handler(said)

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 from ticketbench.errors import UsageError
 from ticketbench.record import Record
+from ticketbench.toml_file import tables, unknown_keys
 
 Action = Literal["pause", "kill", "restart", "disconnect", "cpu"]
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)
@@ -90,14 +91,11 @@ def parse_faults(options: Sequence[str]) -> tuple[PlannedFault, ...]:
 
 def read_faults(raw: object, where: str, problems: list[str]) -> tuple[PlannedFault, ...]:
     """Read a plan file's ``[[fault]]`` tables; ``where`` names the file. What has a problem is left out."""
-    if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
-        problems.append(f"{where}: fault is not a list of tables: write [[fault]] above each")
-        return ()
     found = []
-    for number, table in enumerate(raw, 1):
+    for number, table in enumerate(tables(raw, where, "fault", "[[fault]]", problems), 1):
         named = f"{where}: fault {number}"
-        unknown = [key for key in table if key not in _KEYS]
-        problems += [f"{named} has no key {key!r}: known are {', '.join(_KEYS)}" for key in unknown]
+        unknown = unknown_keys(table, _KEYS, named)
+        problems += unknown
         missing = [key for key in ("do", "component", "at") if key not in table]
         problems += [f"{named} lacks {key}, as in {key} = {_EXAMPLE[key]}" for key in missing]
         if not unknown and not missing and (fault := _fault(named, table, problems)) is not None:

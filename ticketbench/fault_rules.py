@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Final
 
 from ticketbench import factors
-from ticketbench.fault_plan import PlannedFault
+from ticketbench.fault_plan import SALES, PlannedFault
 from ticketbench.model import Level, Schedule, Variant
 
-SALE = "app"
+SALE: Final = SALES[0]
 
 
 def impossible(
@@ -74,7 +75,7 @@ def _how(component: str) -> str:
 
 def components(levels: Mapping[str, Level]) -> tuple[str, ...]:
     """Return the components of a variant that a fault can be done to."""
-    sales = (SALE, *(f"{SALE}-{number}" for number in range(2, int(levels.get("replicas", 1)) + 1)))
+    sales = SALES[: int(levels.get("replicas", 1))]
     pooler = ("pgbouncer",) if levels.get("pooler") == "pgbouncer" else ()
     balancer = ("haproxy",) if factors.balanced(levels) else ()
     workers = ("worker",) if factors.queued(levels) else ()

@@ -14,11 +14,12 @@ from redis.retry import Retry
 
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.ledger_rows import LedgerRow
-from ticketbench.money import TARGET_DATABASE, UNSETTLED, read_provider
+from ticketbench.money import UNSETTLED, read_provider
 from ticketbench.stack.idle import STREAM
 from ticketbench.stack.patience import patience
 from ticketbench.stack.process import is_disk_full
 from ticketbench.stack.protocol import DatabaseAccess
+from ticketbench.stack.reset import DATABASE
 
 _CONNECT_S: Final = 5
 _STATEMENT_MS: Final = 60_000
@@ -77,7 +78,7 @@ def _from_postgres(access: DatabaseAccess, *, money: bool, settled: bool) -> Ite
     try:
         dsn = make_conninfo(
             access.postgres_dsn,
-            dbname=TARGET_DATABASE,
+            dbname=DATABASE,
             application_name="ticketbench-ledger",
             connect_timeout=_CONNECT_S,
             options=f"-c statement_timeout={_STATEMENT_MS}",

@@ -66,6 +66,13 @@ def parse_fixed(options: Sequence[str], stack: str | None = None) -> dict[str, L
     return fixed
 
 
+def toml_text(value: object) -> str | None:
+    """Return a value of a TOML file as the level that an option would spell; None for what is no level."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if isinstance(value, (str, int, float)) else None
+
+
 def parse_levels(
     where: str, name: str, texts: Sequence[str], stack: str | None, problems: list[str]
 ) -> tuple[Level, ...] | None:

@@ -12,8 +12,8 @@ from psycopg.conninfo import make_conninfo
 from ticketbench.errors import EnvironmentFailure
 from ticketbench.ledger_rows import LedgerRow
 from ticketbench.stack.protocol import DatabaseAccess
+from ticketbench.stack.reset import DATABASE
 
-TARGET_DATABASE: Final = "tickets"
 # Where both tables are, their payments that are neither through nor ended.
 UNSETTLED: Final = (
     "SELECT key FROM payments WHERE state IN ('paying', 'refunding')"
@@ -35,7 +35,7 @@ def await_settled(access: DatabaseAccess, *, deadline_s: float = SETTLE_S) -> bo
     """
     dsn = make_conninfo(
         access.postgres_dsn,
-        dbname=TARGET_DATABASE,
+        dbname=DATABASE,
         application_name="ticketbench-money",
         connect_timeout=_CONNECT_S,
         options=f"-c statement_timeout={_STATEMENT_MS}",

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ticketbench import paths
 from ticketbench.errors import UsageError
 from ticketbench.fault_plan import PlannedFault, read_faults
-from ticketbench.levels import parse_levels
+from ticketbench.levels import parse_levels, toml_text
 from ticketbench.model import Level
 from ticketbench.row_file import AskedRow, read_rows
 from ticketbench.row_plan import beside_rows
@@ -175,11 +175,8 @@ def _file_levels(where: str, name: str, value: object, *, many: bool, problems: 
         return None
     texts = []
     for item in values:
-        if isinstance(item, bool):
-            texts.append("on" if item else "off")
-        elif isinstance(item, (str, int, float)):
-            texts.append(str(item))
-        else:
+        if (text := toml_text(item)) is None:
             problems.append(f"{where} holds {item!r}, which is no level")
             return None
+        texts.append(text)
     return parse_levels(where, name, texts, None, problems)

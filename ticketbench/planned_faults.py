@@ -61,8 +61,6 @@ class PlannedFaults:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        if faults and stack is None:
-            raise RuntimeError("this stack does no faults")
         self._stack = stack
         self._window_start_s = window_start_s
         self._watch = watch

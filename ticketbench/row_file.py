@@ -5,9 +5,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ticketbench.levels import parse_levels
+from ticketbench.levels import parse_levels, toml_text
 from ticketbench.model import Level
 from ticketbench.rows import Check, Expectation, PlanRow, parse_check
+from ticketbench.toml_file import tables, unknown_keys
 
 MOST_ROWS: Final = 20
 _KEYS: Final = ("name", "title", "scenario", "set", "expect")
@@ -31,13 +32,11 @@ class AskedRow:
 
 def read_rows(raw: object, where: str, problems: list[str]) -> tuple[AskedRow, ...]:
     """Read a plan file's rows; ``where`` names the file. What has a problem is left out."""
-    if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
-        problems.append(f"{where}: row is not a list of tables: write [[row]] above each")
-        return ()
-    if len(raw) > MOST_ROWS:
-        problems.append(f"{where}: {len(raw)} rows are more than {MOST_ROWS} in one run")
+    asked_for = tables(raw, where, "row", "[[row]]", problems)
+    if len(asked_for) > MOST_ROWS:
+        problems.append(f"{where}: {len(asked_for)} rows are more than {MOST_ROWS} in one run")
     found: list[AskedRow] = []
-    for number, table in enumerate(raw, 1):
+    for number, table in enumerate(asked_for, 1):
         asked = _row(f"{where}: row {table.get('name', number)!r}", table, problems)
         if asked is not None and asked.row.name in (other.row.name for other in found):
             problems.append(f"{where}: two rows have the name {asked.row.name!r}")
@@ -46,9 +45,9 @@ def read_rows(raw: object, where: str, problems: list[str]) -> tuple[AskedRow, .
     return tuple(found)
 
 
-def _row(where: str, table: Mapping[str, Any], problems: list[str]) -> AskedRow | None:
+def _row(where: str, table: dict[str, Any], problems: list[str]) -> AskedRow | None:
     before = len(problems)
-    problems += [f"{where} has no key {key!r}: known are {', '.join(_KEYS)}" for key in table if key not in _KEYS]
+    problems += unknown_keys(table, _KEYS, where)
     name, scenario = _text(where, table, "name", problems), _text(where, table, "scenario", problems)
     if name and not _NAME.fullmatch(name):
         problems.append(f"{where}: name takes up to 40 small letters, digits and hyphens, as in 'flash-sale'")
@@ -78,30 +77,18 @@ def _levels(where: str, raw: object, problems: list[str]) -> dict[str, Level]:
     levels: dict[str, Level] = {}
     for name, value in raw.items():
         named = f"{where}: set.{name}"
-        if isinstance(value, bool):
-            text = "on" if value else "off"
-        elif isinstance(value, (str, int, float)):
-            text = str(value)
-        else:
+        if (text := toml_text(value)) is None:
             problems.append(f"{named} holds {value!r}, which is no level")
-            continue
-        if (parsed := parse_levels(named, name, [text], None, problems)) is not None:
+        elif (parsed := parse_levels(named, name, [text], None, problems)) is not None:
             levels[name] = parsed[0]
     return levels
 
 
 def _expectations(where: str, raw: object, problems: list[str]) -> tuple[Expectation, ...]:
-    if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
-        problems.append(f"{where}: expect is not a list of tables: write [[row.expect]] above each")
-        return ()
     found = []
-    for number, table in enumerate(raw, 1):
+    for number, table in enumerate(tables(raw, where, "expect", "[[row.expect]]", problems), 1):
         named = f"{where}: expect {number}"
-        problems += [
-            f"{named} has no key {key!r}: known are {', '.join(_EXPECT_KEYS)}"
-            for key in table
-            if key not in _EXPECT_KEYS
-        ]
+        problems += unknown_keys(table, _EXPECT_KEYS, named)
         text = _text(named, table, "text", problems)
         found.append(Expectation(text=text, checks=_checks(named, table.get("checks"), problems)))
     return tuple(found)

@@ -4,14 +4,13 @@ The first four are factors of ticketbench's catalogue with the same name, defaul
 together.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from target_app.errors import StartupError
+from target_app.environment import read
 
 PREFIX: Final = "PROVIDER_"
 
@@ -35,14 +34,4 @@ class ProviderSettings(BaseSettings):
 
 def load() -> ProviderSettings:
     """Read the settings from the environment. Raises StartupError naming every variable at fault, unknown ones too."""
-    known = {PREFIX + name.upper() for name in ProviderSettings.model_fields}
-    problems = [f"{name} is not a setting" for name in sorted(os.environ) if name.upper().startswith(PREFIX)]
-    problems = [text for text in problems if text.partition(" ")[0].upper() not in known]
-    try:
-        settings = ProviderSettings()
-    except ValidationError as error:
-        problems += [f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors()]
-        raise StartupError("; ".join(problems)) from None
-    if problems:
-        raise StartupError("; ".join(problems))
-    return settings
+    return read(ProviderSettings, PREFIX)

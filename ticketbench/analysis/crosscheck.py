@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from ticketbench.analysis.resources import label
 from ticketbench.analysis.series import Labels, Series
 from ticketbench.analysis.wording import duration, percent
+from ticketbench.fault_plan import SALES
 from ticketbench.model import LoadResult, Threshold
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def contradictions(
 def app_was_ended(trial: "TrialData") -> bool:
     """Tell whether the app was killed or started again on purpose: what it counted since its last scrape is gone."""
     return any(
-        fault.fault.action in ("kill", "restart") and fault.fault.component.partition("-")[0] == "app"
-        for fault in trial.record.faults
+        fault.fault.action in ("kill", "restart") and fault.fault.component in SALES for fault in trial.record.faults
     )
 
 

@@ -56,7 +56,7 @@ class LocalFaults:
         self._limit = limit
         self._settle = settle
         self._ending: dict[PlannedFault, tuple[Process, ...]] = {}
-        self._killed_at_s: dict[PlannedFault, float] = {}
+        self._kill_at_s: dict[PlannedFault, float] = {}
         self._asking: dict[PlannedFault, _Asking] = {}
 
     def begin(self, fault: PlannedFault) -> None:
@@ -70,12 +70,12 @@ class LocalFaults:
             self._limit(fault.component, fault.cores or 0.0, root.pid)
         else:
             self._ending[fault] = family
-            self._killed_at_s[fault] = time.monotonic()
+            self._kill_at_s[fault] = time.monotonic()
             if fault.action == "kill":
                 self._kill(fault)
             else:
                 root.signal(_ASKING.get(fault.component, signal.SIGTERM))
-                self._killed_at_s[fault] += ENDING_S
+                self._kill_at_s[fault] += ENDING_S
 
     def end(self, fault: PlannedFault) -> None:
         """Undo it; raises EnvironmentFailure."""
@@ -100,13 +100,13 @@ class LocalFaults:
         if not self._asking[fault].answered:
             return None
         launched = self._launched(fault)
-        if fault in self._killed_at_s:
+        if fault in self._kill_at_s:
             self._settle()
         return Component(fault.component, launched.process.pid)
 
     def _ended(self, fault: PlannedFault) -> bool:
         """Tell whether nothing is left of what is to be started again; what takes too long is killed."""
-        if time.monotonic() >= self._killed_at_s[fault]:
+        if time.monotonic() >= self._kill_at_s[fault]:
             self._kill(fault)
         return self._launched(fault).popen.poll() is not None and await_end(self._ending[fault], 0.0)
 
